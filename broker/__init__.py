@@ -1,0 +1,1 @@
+"""A multi-instance task broker over Redis pub/sub."""

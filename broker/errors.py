@@ -1,0 +1,113 @@
+"""Every error that this package raises: one tree, a stable `code` per class, a sentence per message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BrokerError(Exception):
+    """Base of everything raised here on purpose. `code` never changes; the message is for people."""
+
+    code = "broker-error"
+
+
+class ConfigurationError(BrokerError):
+    """A setting, a URL or a handler was declared in a way that cannot work."""
+
+    code = "configuration"
+
+
+class InvalidRequestError(BrokerError):
+    """A value the caller sent is not acceptable. The message names the field and what would be right."""
+
+    code = "invalid-request"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class MalformedJsonError(InvalidRequestError):
+    """What should have been JSON is not JSON at all."""
+
+    code = "malformed-json"
+
+
+class PayloadTooLargeError(BrokerError):
+    """A body or a value is longer than its limit."""
+
+    code = "payload-too-large"
+
+
+class TaskNotFoundError(BrokerError):
+    """No record of that uuid: it was never created, or its retention is over."""
+
+    code = "task-not-found"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(f"There is no task with the uuid {uuid}: it was never created, or its record is no longer kept.")
+        self.uuid = uuid
+
+
+class TaskConflictError(BrokerError):
+    """The uuid already names a task with another queue or another payload."""
+
+    code = "task-conflict"
+
+
+class IdempotencyMismatchError(BrokerError):
+    """The Idempotency-Key already stands for another request."""
+
+    code = "idempotency-mismatch"
+
+
+class TaskAlreadyFinalError(BrokerError):
+    """The task has ended with another outcome. `document` is the winner's task JSON, as stored."""
+
+    code = "task-already-final"
+
+    def __init__(self, message: str, *, document: bytes) -> None:
+        super().__init__(message)
+        self.document = document
+
+
+class LeaseLostError(BrokerError):
+    """The lease ran out, was replaced or was given back: somebody else may run the task now."""
+
+    code = "lease-lost"
+
+
+class StoreUnavailableError(BrokerError):
+    """Redis did not answer in time. `may_have_run` tells whether the command may have taken effect."""
+
+    code = "store-unavailable"
+
+    def __init__(self, message: str, *, may_have_run: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_run = may_have_run
+
+
+class StoreError(BrokerError):
+    """Redis answered a command with an error of its own, which is a defect here or a wrong setting there."""
+
+    code = "store-error"
+
+
+class TaskError(BrokerError):
+    """What a handler raises to end its task as `failed` with a code of its own.
+
+    Args:
+        message: A sentence for people; becomes `error.message`.
+        code: A stable word for programs; becomes `error.code`.
+        details: Any JSON-serializable value; becomes `error.details`.
+        retry: Whether another attempt could help. False ends the task at once, whatever attempts are left.
+    """
+
+    code = "failed"
+
+    def __init__(self, message: str, *, code: str | None = None, details: Any = None, retry: bool = False) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        self.details = details
+        self.retry = retry

@@ -1,0 +1,163 @@
+"""Every channel and key name, a function each. Nothing else in the project builds a name.
+
+Channels are the public face (other programs subscribe to them) and stay literal. Keys are internal: they carry one
+hash tag, so that every script touches a single slot.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final
+
+DEFAULT_QUEUE: Final = "createbranch"
+
+UUID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
+QUEUE_PATTERN: Final = r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?"
+IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+
+# A queue that contained an infix would make `<queue>-request-<uuid>` ambiguous.
+REQUEST_INFIX: Final = "-request-"
+RESPONSE_INFIX: Final = "-response-"
+
+KEY_PREFIX: Final = "{broker}:"
+
+_uuid = re.compile(UUID_PATTERN)
+_queue = re.compile(QUEUE_PATTERN)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` can name a task."""
+    return _uuid.fullmatch(text) is not None
+
+
+def is_queue(text: str) -> bool:
+    """Whether `text` can name a queue: the pattern, and no channel infix inside `text-`."""
+    if _queue.fullmatch(text) is None:
+        return False
+    prefix = text + "-"
+    return REQUEST_INFIX not in prefix and RESPONSE_INFIX not in prefix
+
+
+def new_uuid() -> str:
+    """A task name of 128 random bits (the contract asks for 122), lower-case hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def new_secret() -> str:
+    """128 random bits for a seal or the secret half of a lease."""
+    return secrets.token_hex(16)
+
+
+# Public channels ------------------------------------------------------------------------------------------------------
+
+
+def request_channel(queue: str, uuid: str) -> str:
+    """Where a task's doorbell rings."""
+    return f"{queue}{REQUEST_INFIX}{uuid}"
+
+
+def request_pattern(queue: str) -> str:
+    """What a worker of `queue` listens to. Literal, since ACL rules compare patterns literally."""
+    return f"{queue}{REQUEST_INFIX}*"
+
+
+def response_channel(queue: str, uuid: str) -> str:
+    """Where a task's outcome is published, once."""
+    return f"{queue}{RESPONSE_INFIX}{uuid}"
+
+
+# Internal channels: never match `*-request-*` or `*-response-*` --------------------------------------------------------
+
+
+def probe_channel(instance: str) -> str:
+    """A process publishes to itself here, to see that messages really arrive."""
+    return f"broker:probe:{instance}"
+
+
+def worker_channel_prefix() -> str:
+    """What a worker's name is appended to for its own channel."""
+    return "broker:worker:"
+
+
+def worker_channel(worker: str) -> str:
+    """Where a worker hears that a task it runs was ended by somebody else."""
+    return worker_channel_prefix() + worker
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def task_prefix() -> str:
+    """What a uuid is appended to for the task's record."""
+    return KEY_PREFIX + "task:"
+
+
+def task_key(uuid: str) -> str:
+    """Hash: the record, all fields short, so that it stays a listpack."""
+    return task_prefix() + uuid
+
+
+def values_prefix() -> str:
+    """What a uuid is appended to for the task's values."""
+    return KEY_PREFIX + "values:"
+
+
+def values_key(uuid: str) -> str:
+    """Hash: payload, result, error, progress, as the bytes that were received."""
+    return values_prefix() + uuid
+
+
+def pending_prefix() -> str:
+    """What a queue is appended to for its pending tasks."""
+    return KEY_PREFIX + "pending:"
+
+
+def pending_key(queue: str) -> str:
+    """Sorted set: claimable tasks of a queue, by priority, then age."""
+    return pending_prefix() + queue
+
+
+def delayed_key() -> str:
+    """Sorted set: tasks that become claimable later, by due time in milliseconds."""
+    return KEY_PREFIX + "delayed"
+
+
+def leases_key() -> str:
+    """Sorted set: leased tasks, by the end of the lease in milliseconds."""
+    return KEY_PREFIX + "leases"
+
+
+def deadlines_key() -> str:
+    """Sorted set: open tasks by when they expire, ended ones by when their record may go, in milliseconds."""
+    return KEY_PREFIX + "deadlines"
+
+
+def finished_key() -> str:
+    """Sorted set: ended tasks, by when they ended, in milliseconds."""
+    return KEY_PREFIX + "finished"
+
+
+def finished_bytes_key() -> str:
+    """String: about how many bytes the records of ended tasks take."""
+    return KEY_PREFIX + "finished-bytes"
+
+
+def sequence_key() -> str:
+    """String: a counter that never repeats; gives tasks their age and leases their fence."""
+    return KEY_PREFIX + "sequence"
+
+
+def idempotency_prefix() -> str:
+    """What an idempotency digest is appended to."""
+    return KEY_PREFIX + "idempotency:"
+
+
+def idempotency_key(digest: str) -> str:
+    """String: the uuid that an Idempotency-Key stands for; the digest covers queue and key."""
+    return idempotency_prefix() + digest
+
+
+def sweep_turn_key() -> str:
+    """String, short-lived: some process is sweeping just now, so the others need not."""
+    return KEY_PREFIX + "sweep-turn"

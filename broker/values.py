@@ -1,0 +1,116 @@
+"""JSON values as the bytes that were received: checked, compared by a digest, and never rewritten.
+
+A value travels as raw bytes from the caller to the store and back, so `[]`, `1.0` and `9007199254740993` come out as
+they went in. Parsing happens only to refuse what some reader could not read, and to compare.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any, Final
+
+import orjson
+
+from broker.errors import InvalidRequestError, MalformedJsonError, PayloadTooLargeError
+
+ABSENT: Final = b""
+"""No value at all; a JSON value is never empty, so the store can tell the two apart."""
+
+MAX_NESTING: Final = 128
+
+# 2^63 has 19 digits: a number with fewer cannot leave 64 bits.
+_long_number = re.compile(rb"[0-9]{19}")
+_string = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_bracket = re.compile(rb"[\[\]{}]")
+
+
+def check(raw: bytes, field: str, *, max_bytes: int) -> Any:
+    """Refuses what isn't acceptable JSON, and returns the parsed value.
+
+    Args:
+        raw: The received bytes of one value.
+        field: The name to use in an error.
+        max_bytes: The longest acceptable value.
+
+    Raises:
+        PayloadTooLargeError: Longer than `max_bytes`.
+        MalformedJsonError: Not JSON.
+        InvalidRequestError: JSON that not every reader could take: integers beyond 64 bits, NaN and Infinity, lone
+            surrogates, nesting deeper than `MAX_NESTING`.
+    """
+    if len(raw) > max_bytes:
+        raise PayloadTooLargeError(f"`{field}` has {len(raw)} bytes; at most {max_bytes} are accepted.")
+    check_nesting(raw, field)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise refusal(raw, field, str(error)) from None
+    if _long_number.search(raw):
+        _refuse_long_integers(raw, field)
+    return value
+
+
+def fingerprint(raw: bytes, field: str, *, max_bytes: int) -> str:
+    """Checks a value as `check` does and returns a digest that equal values share (absent equals `null`)."""
+    if raw == ABSENT:
+        return NULL_FINGERPRINT
+    return _digest(check(raw, field, max_bytes=max_bytes))
+
+
+def dump(value: Any, what: str) -> bytes:
+    """A Python value as JSON bytes.
+
+    Raises:
+        InvalidRequestError: `value` holds something that JSON has no word for.
+    """
+    try:
+        raw = orjson.dumps(value)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
+    check_nesting(raw, what)
+    return raw
+
+
+def check_nesting(raw: bytes, field: str, *, most: int = MAX_NESTING) -> None:
+    """Refuses JSON that is nested deeper than `most` before any parser has to recurse into it."""
+    if raw.count(b"[") + raw.count(b"{") <= most:
+        return
+    depth = 0
+    for bracket in _bracket.finditer(_string.sub(b"", raw)):
+        depth += 1 if bracket.group() in b"[{" else -1
+        if depth > most:
+            raise InvalidRequestError(f"`{field}` is nested deeper than {most} levels.", field=field)
+
+
+def refusal(raw: bytes, field: str, reason: str) -> InvalidRequestError:
+    """The error for bytes that a strict parser refused: readable by a lenient one (422), or not JSON at all (400)."""
+    try:
+        json.loads(raw.decode("utf-8"), parse_int=str)
+    except (ValueError, RecursionError):
+        return MalformedJsonError(f"`{field}` is not valid JSON: {reason}.", field=field)
+    return InvalidRequestError(
+        f"`{field}` holds NaN, Infinity, a number beyond double precision or a lone surrogate, which JSON readers refuse.",
+        field=field,
+    )
+
+
+def _refuse_long_integers(raw: bytes, field: str) -> None:
+    def check_integer(digits: str) -> int:
+        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+            raise InvalidRequestError(
+                f"`{field}` holds the integer {digits[:24]}, which is beyond 64 bits; send it as a string.", field=field
+            )
+        return 0
+
+    json.loads(raw, parse_int=check_integer)
+
+
+def _digest(value: Any) -> str:
+    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return base64.urlsafe_b64encode(hashlib.blake2b(canonical, digest_size=15).digest()).decode()
+
+
+NULL_FINGERPRINT: Final = _digest(None)
