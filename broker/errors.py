@@ -111,3 +111,25 @@ class TaskError(BrokerError):
             self.code = code
         self.details = details
         self.retry = retry
+
+
+class ApiError(BrokerError):
+    """What `BrokerClient` met where no other class fits: a problem of another code, no broker's answer, or none at all.
+
+    Args:
+        message: A sentence for people.
+        status: The HTTP status; None when nothing answered.
+        code: The problem's own `code`, `unexpected-answer` or `unreachable`.
+        retry_after_s: The seconds after which the API asked to try again, if it did.
+    """
+
+    code = "unexpected-answer"
+
+    def __init__(
+        self, message: str, *, status: int | None, code: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        if code is not None:
+            self.code = code
+        self.retry_after_s = retry_after_s

@@ -12,11 +12,12 @@ from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
 
-UUID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
-QUEUE_PATTERN: Final = r"[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?"
+# Written so that Python and JSON Schema read them alike: Python's `$` also matches before a final line break.
+UUID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)"
+# A queue that contained an infix would make `<queue>-request-<uuid>` ambiguous.
+QUEUE_PATTERN: Final = r"^(?!.*-(request|response)(-|$))[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$(?!\n)"
 IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
 
-# A queue that contained an infix would make `<queue>-request-<uuid>` ambiguous.
 REQUEST_INFIX: Final = "-request-"
 RESPONSE_INFIX: Final = "-response-"
 
@@ -28,15 +29,12 @@ _queue = re.compile(QUEUE_PATTERN)
 
 def is_uuid(text: str) -> bool:
     """Whether `text` can name a task."""
-    return _uuid.fullmatch(text) is not None
+    return _uuid.search(text) is not None
 
 
 def is_queue(text: str) -> bool:
     """Whether `text` can name a queue: the pattern, and no channel infix inside `text-`."""
-    if _queue.fullmatch(text) is None:
-        return False
-    prefix = text + "-"
-    return REQUEST_INFIX not in prefix and RESPONSE_INFIX not in prefix
+    return _queue.search(text) is not None
 
 
 def new_uuid() -> str:
@@ -45,8 +43,8 @@ def new_uuid() -> str:
 
 
 def new_secret() -> str:
-    """128 random bits for a seal or the secret half of a lease."""
-    return secrets.token_hex(16)
+    """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
+    return secrets.token_urlsafe(16)
 
 
 # Public channels ------------------------------------------------------------------------------------------------------

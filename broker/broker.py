@@ -1,0 +1,261 @@
+"""The broker as a library: create, wait, change, query. Everything that the HTTP service does is a call here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from broker import values
+from broker.background import Background
+from broker.errors import StoreUnavailableError
+from broker.naming import DEFAULT_QUEUE
+from broker.recovery import Recovery
+from broker.requests import ChangeRequest, CreateRequest, NewTask, completion, convert, new_task
+from broker.response_hub import ResponseHub, Waiter
+from broker.settings import Settings
+from broker.store import scripts
+from broker.store.link import Link
+from broker.store.queries import Queries, StoredTask
+from broker.store.topology import Topology
+from broker.store.transitions import Changed, Transitions, create_command, read_created
+from broker.task import Task, TaskState, task_from_json
+
+
+class Broker:
+    """One process's access to the deployment; open it with `async with` and share it.
+
+    Args:
+        settings: What to run with; `settings.redis_url` says where.
+        sweeps: Whether this process takes its share of the recovery.
+    """
+
+    def __init__(self, settings: Settings, *, sweeps: bool = True) -> None:
+        self.settings = settings
+        self._sweeps = sweeps
+        self._background = Background()
+
+    @classmethod
+    def from_url(cls, url: str, settings: Settings | None = None) -> Broker:
+        """A broker on the server at `url`, with the given settings or those of the environment."""
+        return cls(msgspec.structs.replace(settings or Settings.from_environment(), redis_url=url))
+
+    async def __aenter__(self) -> Broker:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connects.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+            ConfigurationError: The URL, the login or the server's version cannot work.
+        """
+        topology = Topology.from_url(self.settings.redis_url)
+        self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._link = Link(
+            topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL)
+        )
+        self.transitions = Transitions(self._link)
+        self.queries = Queries(self._link)
+        self.hub = ResponseHub(topology, name=self.name, queries=self.queries)
+        await self._link.open()
+        try:
+            await self.hub.open()
+        except BaseException:
+            await self._link.close()
+            raise
+        if self._sweeps:
+            recovery = Recovery(self.transitions, self.settings, self.name)
+            self._background.spawn(recovery.run_forever(), "recovery")
+
+    async def close(self) -> None:
+        """Disconnects. Waits still held here end as if their time were over."""
+        self.hub.end_all()
+        await self._background.cancel()
+        await self.hub.close()
+        await self._link.close()
+
+    # For programs: values are Python objects
+
+    async def create(
+        self,
+        queue: str = DEFAULT_QUEUE,
+        payload: Any = None,
+        *,
+        uuid: str | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        delay: float = 0,
+        expires_in: float | None = None,
+        retention: float | None = None,
+        max_attempts: int | None = None,
+    ) -> Task:
+        """Creates a task, or attaches to the one that has this uuid or key, without waiting for its end.
+
+        Args:
+            queue: Which workers it is for.
+            payload: Any JSON-serializable value.
+            uuid: The task's name; made here when not given.
+            idempotency_key: Makes a repeated call attach where the caller has no uuid.
+            priority: 0 to 9; 9 goes first.
+            delay: Seconds until it may be claimed.
+            expires_in: Seconds until it expires unless it has ended.
+            retention: Seconds that its record is kept after its end.
+            max_attempts: Executions at most; the handler's own limit when not given.
+
+        Raises:
+            InvalidRequestError, PayloadTooLargeError: An argument is not acceptable.
+            TaskConflictError, IdempotencyMismatchError: uuid or key stand for another request.
+            StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
+        """
+        fields: dict[str, Any] = {
+            "uuid": uuid,
+            "queue": queue,
+            "payload": Raw(values.dump(payload, "payload")),
+            "priority": priority,
+            "delay": delay,
+            "expires_in": expires_in,
+            "retention": retention,
+            "max_attempts": max_attempts,
+        }
+        new = new_task(convert(fields, CreateRequest), self.settings, idempotency_key=idempotency_key)
+        created = await self.transitions.create(new)
+        return task_from_json(created.document or b"", self)
+
+    async def query(self, uuid: str) -> Task:
+        """Reads a task. Raises TaskNotFoundError."""
+        return task_from_json((await self.queries.read(uuid)).document, self)
+
+    async def change(
+        self,
+        uuid: str,
+        state: str = TaskState.SUCCEEDED,
+        *,
+        result: Any = None,
+        error: dict[str, Any] | None = None,
+        lease: str | None = None,
+    ) -> bool:
+        """Ends a task as a third party, or as its worker where `lease` is given.
+
+        Args:
+            uuid: The task.
+            state: `succeeded`, `failed` or `cancelled`.
+            result: Any JSON-serializable value; None stores none.
+            error: `{"code", "message", "details"}`, each optional, with `failed` or `cancelled`.
+            lease: A claim's lease.
+
+        Returns:
+            Whether this call changed it; False when it had ended with the same outcome already.
+
+        Raises:
+            TaskAlreadyFinalError: It has ended with another outcome.
+            TaskNotFoundError, LeaseLostError, InvalidRequestError
+        """
+        fields: dict[str, Any] = {"uuid": uuid, "state": state, "lease": lease}
+        if result is not None:
+            fields["result"] = Raw(values.dump(result, "result"))
+        if error is not None:
+            fields["error"] = {
+                name: Raw(values.dump(value, "error.details")) if name == "details" else value
+                for name, value in error.items()
+            }
+        return (await self.finish(convert(fields, ChangeRequest))).changed
+
+    async def cancel(self, uuid: str) -> bool:
+        """Cancels a task, telling its handler if one runs. Raises as `change` does."""
+        return await self.change(uuid, TaskState.CANCELLED)
+
+    # TaskActions
+
+    async def wait(self, task: Task, timeout: float) -> Task:
+        """See `Task.wait`."""
+        held = await self.hold(task.uuid, timeout)
+        if not held.state.is_terminal:
+            raise TimeoutError(f"Task {task.uuid} is still {held.state} after {timeout:g} s; it goes on.")
+        return task_from_json(held.document, self)
+
+    async def report_progress(self, task: Task, value: Any) -> None:
+        """Only a handler can report progress."""
+        raise RuntimeError(f"Task {task.uuid} does not run here: only its handler can report progress.")
+
+    def is_cancelled(self, task: Task) -> bool:
+        """A caller's task is a picture of the past: its own state says all."""
+        return task.state is TaskState.CANCELLED
+
+    # For services: values are bytes as received
+
+    async def finish(self, request: ChangeRequest) -> Changed:
+        """Ends a task; the answer carries the task JSON. Raises as `change` does."""
+        outcome = completion(request, max_bytes=self.settings.max_body_bytes)
+        return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
+
+    async def create_and_hold(self, new: NewTask, wait_s: float) -> StoredTask:
+        """Creates a task, or attaches, and holds until it has ended or the wait is over.
+
+        The subscription and the create leave in one write on one connection, so the outcome cannot fall in between.
+
+        Raises:
+            TaskConflictError, IdempotencyMismatchError
+            StoreUnavailableError: The creation was never confirmed.
+        """
+        if wait_s <= 0:
+            created = await self.transitions.create(new)
+            return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+        waiter = self.hub.join(new.queue, new.uuid, new.seal, wait_s)
+        try:
+            reply = await self.hub.send(create_command(new, wants_document=False))
+            created = read_created(reply, new)
+            if created.uuid == new.uuid:
+                waiter.confirm(created.seal)
+                if created.state.is_terminal:
+                    return await self.queries.read(created.uuid)
+                return await self._held(waiter, _last_known(created.uuid, new.queue, created.seal, created.state))
+        finally:
+            self.hub.leave(waiter)
+        # The idempotency key stands for a task whose channel was unknown until now.
+        return await self.hold(created.uuid, wait_s)
+
+    async def hold(self, uuid: str, wait_s: float) -> StoredTask:
+        """Reads a task and, while it is open, holds until it has ended or the wait is over.
+
+        Raises:
+            TaskNotFoundError: At once, whatever the wait.
+            StoreUnavailableError
+        """
+        task = await self.queries.read(uuid)
+        if task.state.is_terminal or wait_s <= 0:
+            return task
+        waiter = self.hub.join(task.queue, uuid, task.seal, wait_s)
+        try:
+            waiter.confirm(task.seal)
+            # The channel was unknown before the first read: subscribed, acknowledged, and read again.
+            await self.hub.confirm()
+            task = await self.queries.read(uuid)
+            if task.state.is_terminal:
+                return task
+            return await self._held(waiter, task)
+        finally:
+            self.hub.leave(waiter)
+
+    async def _held(self, waiter: Waiter, last_known: StoredTask) -> StoredTask:
+        settled = await waiter.deferred.wait()
+        if settled is not None:
+            return settled
+        # Whoever says "not yet" has looked once more: a message may have been lost.
+        try:
+            return await self.queries.read(last_known.uuid)
+        except StoreUnavailableError:
+            return last_known
+
+
+def _last_known(uuid: str, queue: str, seal: str, state: TaskState) -> StoredTask:
+    """What is certain of a task that was confirmed but never read; only told when the store is away."""
+    document = msgspec.json.encode({"uuid": uuid, "queue": queue, "state": state, "attempt": 0})
+    return StoredTask(uuid, queue, seal, state, document)

@@ -1,0 +1,167 @@
+"""What an API instance answered, and what that means: a task, a change, or an error of the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from broker.errors import (
+    ApiError,
+    BrokerError,
+    IdempotencyMismatchError,
+    InvalidRequestError,
+    LeaseLostError,
+    MalformedJsonError,
+    PayloadTooLargeError,
+    StoreUnavailableError,
+    TaskAlreadyFinalError,
+    TaskConflictError,
+    TaskNotFoundError,
+)
+from broker.task import Task, TaskActions
+
+TRY_AGAIN: Final = frozenset({502, 503, 504})
+"""The statuses that say: not now, perhaps in a moment."""
+
+
+class RemoteTask(Task, kw_only=True):
+    """A task as an API instance answered it.
+
+    `raw` is the received document: it holds values exactly as they were sent, which parsed ones (`1.0`, integers
+    beyond 64 bits) may not be after another serializer. `message` is the sentence for people.
+    """
+
+    message: str | None = None
+    raw: bytes = b""
+
+    async def wait(self, timeout: float) -> RemoteTask:
+        """As `Task.wait`; the answer has `raw` too."""
+        task = await super().wait(timeout)
+        assert isinstance(task, RemoteTask)  # noqa: S101  `actions` is the client that made this one
+        return task
+
+
+class Change(msgspec.Struct, frozen=True):
+    """The answer to `change` and `cancel`.
+
+    `changed` is False when the task had this very outcome already: set by somebody else, or by this call, when its
+    first answer was lost and it was sent again.
+    """
+
+    task: RemoteTask
+    changed: bool
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP answer, read to its end."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    retry_after_s: float | None = None
+
+
+class _Changed(msgspec.Struct):
+    changed: bool = False
+
+
+class _Problem(msgspec.Struct):
+    """The members of `application/problem+json` (RFC 9457) that are read here."""
+
+    code: str | None = None
+    title: str | None = None
+    detail: str | None = None
+    field: str | None = None
+    task: msgspec.Raw = msgspec.Raw(b"")
+
+
+_task_decoder: Final = msgspec.json.Decoder(RemoteTask)
+_changed_decoder: Final = msgspec.json.Decoder(_Changed)
+_problem_decoder: Final = msgspec.json.Decoder(_Problem)
+
+
+def task_of(answer: Answer, actions: TaskActions) -> RemoteTask:
+    """The task that a 200 or 202 carries, bound to `actions`.
+
+    Raises:
+        ApiError: The answer is no task JSON.
+    """
+    try:
+        task = _task_decoder.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
+    task.raw = answer.body
+    task.actions = actions
+    return task
+
+
+def change_of(answer: Answer, actions: TaskActions) -> Change:
+    """The task and the `changed` that `changeTaskState` and `cancelTask` answer."""
+    task = task_of(answer, actions)
+    return Change(task, _changed_decoder.decode(answer.body).changed)
+
+
+def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
+    """The error that an answer other than 200 and 202 stands for.
+
+    Args:
+        answer: What came back.
+        uuid: The task the call was about.
+        may_have_run: Whether the call may have taken effect although it failed.
+    """
+    try:
+        problem = _problem_decoder.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        return _unexpected(answer)
+    if problem.code is None:
+        return _unexpected(answer)
+    sentence = problem.detail or problem.title or f"The API answered {answer.status} {problem.code}."
+    match problem.code:
+        case TaskNotFoundError.code:
+            return _not_found(uuid, sentence)
+        case TaskAlreadyFinalError.code:
+            return TaskAlreadyFinalError(sentence, document=bytes(problem.task))
+        case StoreUnavailableError.code:
+            return StoreUnavailableError(sentence, may_have_run=may_have_run)
+        case InvalidRequestError.code:
+            return InvalidRequestError(sentence, field=problem.field)
+        case code if code in _plain:
+            return _plain[code](sentence)
+        case code:
+            return ApiError(sentence, status=answer.status, code=code, retry_after_s=answer.retry_after_s)
+
+
+_plain: Final[dict[str, Callable[[str], BrokerError]]] = {
+    IdempotencyMismatchError.code: IdempotencyMismatchError,
+    LeaseLostError.code: LeaseLostError,
+    MalformedJsonError.code: MalformedJsonError,
+    PayloadTooLargeError.code: PayloadTooLargeError,
+    TaskConflictError.code: TaskConflictError,
+}
+
+
+def unreachable(url: str, reason: Exception) -> ApiError:
+    """The error for no answer at all."""
+    text = str(reason) or type(reason).__name__
+    return ApiError(
+        f"No broker answers at {url} ({text}): check the URL, and that an API instance runs there.",
+        status=None,
+        code="unreachable",
+    )
+
+
+def _not_found(uuid: str, sentence: str) -> TaskNotFoundError:
+    error = TaskNotFoundError(uuid)
+    error.args = (sentence,)  # the API's own sentence: it may be in another language
+    return error
+
+
+def _unexpected(answer: Answer) -> ApiError:
+    if answer.status in TRY_AGAIN:
+        sentence = f"Something in front of the broker answered {answer.status}: no API instance is reachable behind it."
+    else:
+        begin = answer.body[:80].decode("utf-8", "replace")
+        sentence = f"The {answer.status} answer is none of a broker's ({begin!r}): check that the URL leads to one."
+    return ApiError(sentence, status=answer.status, retry_after_s=answer.retry_after_s)

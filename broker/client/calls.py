@@ -1,0 +1,140 @@
+"""What is asked of the API: one call each, as JSON or as a query, with values as Python objects or as JSON text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import msgspec
+import orjson
+
+from broker.errors import InvalidRequestError, MalformedJsonError
+from broker.task import TaskFailure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call, before it is known how long it may hold.
+
+    Args:
+        method: GET or POST.
+        target: Path, and query if it has one, below the API's URL.
+        uuid: The task it is about, for errors.
+        fields: The members of the JSON body of a POST, None for absent.
+        headers: More headers.
+        holds: Whether the call takes a `wait`.
+    """
+
+    method: str
+    target: str
+    uuid: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    holds: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether the call may change something."""
+        return self.method != "GET"
+
+    def url(self, base: httpx.URL, hold_s: float) -> httpx.URL:
+        """The address to ask, with `wait` in the query where that is its place."""
+        url = httpx.URL(str(base).rstrip("/") + self.target)
+        return url.copy_set_param("wait", _seconds(hold_s)) if self.holds and not self.writes else url
+
+    def body(self, hold_s: float) -> bytes | None:
+        """The JSON body; None for a GET.
+
+        Raises:
+            InvalidRequestError: A value has no word in JSON.
+        """
+        if not self.writes:
+            return None
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        if self.holds:
+            given["wait"] = _seconds(hold_s)
+        return _dump(given, "The request")
+
+
+def query_call(uuid: str, target: str | None = None) -> Call:
+    """`GET /queryTaskState`, or the place that a `Location` named for it."""
+    own = f"/queryTaskState?{httpx.QueryParams({'uuid': uuid})}"
+    return Call(method="GET", target=target or own, uuid=uuid, holds=True)
+
+
+def target_of(location: str | None, base: httpx.URL) -> str | None:
+    """Path and query that a `Location` names below `base`; None when it names none, or leads to another server.
+
+    Another server is never followed, since it would be handed the API key. Behind a balancer that adds a path of its
+    own, an instance may or may not know that path.
+    """
+    if not location:
+        return None
+    try:
+        place = base.join(location)
+    except httpx.InvalidURL:
+        return None
+    if (place.scheme, place.netloc) != (base.scheme, base.netloc):
+        return None
+    return "/" + place.raw_path.decode("ascii").removeprefix(base.raw_path.decode("ascii").rstrip("/")).lstrip("/")
+
+
+def value(given: Any, json_text: bytes | str | None, name: str) -> Any:
+    """What stands for one JSON value in a body: a Python value, or JSON text that travels byte for byte.
+
+    Raises:
+        InvalidRequestError: Both are given, or the Python value has no word in JSON.
+        MalformedJsonError: The text is not JSON.
+    """
+    if json_text is None:
+        return None if given is None else orjson.Fragment(_dump(given, f"`{name}`"))
+    if given is not None:
+        raise InvalidRequestError(f"Give either `{name}` or `{name}_json`, not both.", field=name)
+    raw = json_text.encode() if isinstance(json_text, str) else json_text
+    _check(raw, name)
+    return orjson.Fragment(raw)
+
+
+def failure(error: TaskFailure | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """An `error` as the API takes it; members that are None are left out."""
+    if not isinstance(error, TaskFailure):
+        return error
+    members = {"code": error.code, "message": error.message, "details": error.details}
+    return {name: member for name, member in members.items() if member is not None}
+
+
+def idempotency_headers(key: str | None) -> dict[str, str]:
+    """The header for an idempotency key.
+
+    Raises:
+        InvalidRequestError: The key cannot stand in a header.
+    """
+    if key is None:
+        return {}
+    if not key or not key.isascii() or not key.isprintable():
+        raise InvalidRequestError(
+            "An idempotency key consists of printable ASCII characters; encode anything else, for example in base64.",
+            field="Idempotency-Key",
+        )
+    return {"Idempotency-Key": key}
+
+
+def _check(raw: bytes, name: str) -> None:
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+        raw.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedJsonError(f"`{name}` is not valid JSON: {error}.", field=name) from None
+
+
+def _dump(given: Any, what: str) -> bytes:
+    try:
+        return orjson.dumps(given)
+    except (TypeError, RecursionError) as error:  # orjson's own error is a TypeError
+        raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.") from None
+
+
+def _seconds(duration_s: float) -> float | int:
+    return round(duration_s, 3) if duration_s % 1 else int(duration_s)

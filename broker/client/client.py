@@ -1,0 +1,242 @@
+"""`BrokerClient`: tasks over HTTP, through whichever API instance a balancer picks."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from broker.client.answers import Change, RemoteTask, change_of, task_of
+from broker.client.calls import Call, failure, idempotency_headers, query_call, value
+from broker.client.pacing import Clock
+from broker.client.session import Session
+from broker.errors import ConfigurationError, InvalidRequestError
+from broker.task import Task, TaskFailure
+
+IDLE_CONNECTIONS: Final = 100
+
+
+class BrokerClient:
+    """Creates, follows, reads and settles tasks over HTTP. An async context manager.
+
+        async with BrokerClient("http://127.0.0.1:8080") as client:
+            task = await client.create(payload={"branch": "x"}, timeout=30)
+
+    Connection losses and 502, 503 and 504 are ridden out with jittered pauses, `Retry-After` included: every call here
+    is safe to repeat.
+
+    Args:
+        url: Where the API is; a path below it is kept.
+        api_key: Sent as a bearer key.
+        language: Sent as `Accept-Language`, for the sentences in answers and errors.
+        hold_s: How long one call may be held by the API, in seconds; longer waits are several calls. Keep it below the
+            time-out of every proxy in between.
+        margin_s: How much longer than the hold an answer may take before the connection counts as lost, in seconds.
+        patience_s: How long a call is repeated that nothing answers, in seconds. Once the API has confirmed a task and
+            the wait has an end, following is repeated until that end instead.
+        connections: The most calls at the same time; more of them queue for `margin_s`.
+        transport: What sends, instead of the network: an `httpx.ASGITransport`, or a mock.
+        clock: Time, for tests.
+
+    Raises:
+        ConfigurationError: `url` is none of HTTP.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        language: str | None = None,
+        hold_s: float = 50.0,
+        margin_s: float = 10.0,
+        patience_s: float = 10.0,
+        connections: int = 1_000,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(
+            headers=_headers(api_key, language),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=IDLE_CONNECTIONS),
+            transport=transport,
+        )
+        self._session = Session(
+            self._http,
+            _checked_url(url),
+            hold_s=hold_s,
+            margin_s=margin_s,
+            patience_s=patience_s,
+            clock=clock or Clock(),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections; calls that are under way fail."""
+        await self._http.aclose()
+
+    async def create(
+        self,
+        queue: str = "createbranch",
+        payload: Any = None,
+        *,
+        payload_json: bytes | str | None = None,
+        uuid: str | None = None,
+        wait: float | None = None,
+        timeout: float | None = None,
+        expires_in: float | None = None,
+        retention: float | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        max_attempts: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> RemoteTask:
+        """Creates a task, or attaches to the one of that uuid or idempotency key, and follows it to its end.
+
+        Without a uuid and without an idempotency key, the uuid is made here: a repeated call attaches to the first.
+
+        Args:
+            queue: Whose workers may claim the task.
+            payload: Any JSON-serializable value.
+            payload_json: The payload as JSON text instead, which travels byte for byte.
+            uuid: The task's name.
+            wait: Seconds after which the task is returned as it stands, ended or not; 0: at once.
+            timeout: Seconds after which `TimeoutError` is raised. With neither, only the end of the task ends the wait.
+            expires_in: Seconds from now until an unfinished task expires.
+            retention: Seconds for which the record is kept after the end.
+            priority: 0 to 9, 9 first.
+            delay: Seconds until the task may be claimed.
+            max_attempts: How often a failing task is tried.
+            idempotency_key: Names the task within its queue, instead of a uuid.
+
+        Raises:
+            TimeoutError: `timeout` is over; the task goes on.
+            TaskConflictError: The uuid names a task with another queue or payload.
+            IdempotencyMismatchError: The idempotency key stands for another request.
+            StoreUnavailableError: The API has no store; the task may have been created nevertheless.
+            BrokerError: Anything else that the API refused, or that kept it from answering.
+        """
+        name = uuid if uuid is not None or idempotency_key is not None else secrets.token_hex(16)
+        fields = {
+            "uuid": name,
+            "queue": queue,
+            "payload": value(payload, payload_json, "payload"),
+            "expires_in": expires_in,
+            "retention": retention,
+            "priority": priority,
+            "delay": delay,
+            "max_attempts": max_attempts,
+        }
+        headers = idempotency_headers(idempotency_key)
+        call = Call(method="POST", target="/createTask", uuid=name or "", fields=fields, headers=headers, holds=True)
+        return await self._to_the_end(call, wait, timeout)
+
+    async def query(self, uuid: str, *, wait: float | None = None) -> RemoteTask:
+        """The task as it stands; with `wait`, as soon as it has ended, or as it stands so many seconds later.
+
+        Raises:
+            TaskNotFoundError: No record of it.
+        """
+        return await self._to_the_end(query_call(uuid), wait or 0.0, None)
+
+    async def change(
+        self,
+        uuid: str,
+        state: str = "succeeded",
+        *,
+        result: Any = None,
+        result_json: bytes | str | None = None,
+        error: TaskFailure | Mapping[str, Any] | None = None,
+        error_json: bytes | str | None = None,
+        lease: str | None = None,
+    ) -> Change:
+        """Ends a task as a third party, or with `lease` as its worker.
+
+        Args:
+            uuid: The task.
+            state: succeeded, failed or cancelled.
+            result: Any JSON-serializable value.
+            result_json: The result as JSON text instead, which travels byte for byte.
+            error: `code`, `message`, `details`.
+            error_json: The error as JSON text instead.
+            lease: Fences the change: it is refused when the lease was replaced.
+
+        Raises:
+            TaskAlreadyFinalError: The task has ended with another outcome, which is in `document`.
+            TaskNotFoundError: No record of it.
+            LeaseLostError: The lease was replaced.
+        """
+        fields = {
+            "uuid": uuid,
+            "state": state,
+            "result": value(result, result_json, "result"),
+            "error": value(failure(error), error_json, "error"),
+            "lease": lease,
+        }
+        return await self._settle(Call(method="POST", target="/changeTaskState", uuid=uuid, fields=fields))
+
+    async def cancel(self, uuid: str) -> Change:
+        """Ends a task as `cancelled`; its handler is told. Raises what `change` raises."""
+        return await self._settle(Call(method="POST", target="/cancelTask", uuid=uuid, fields={"uuid": uuid}))
+
+    async def _to_the_end(self, call: Call, wait: float | None, timeout: float | None) -> RemoteTask:
+        given = [seconds for seconds in (wait, timeout) if seconds is not None]
+        end = self._session.end_after(min(given, default=None))
+        answer = await self._session.ask(call, end)
+        task = await self._session.follow(task_of(answer, self), answer, end, self)
+        if not task.state.is_terminal and timeout is not None and (wait is None or timeout < wait):
+            raise _time_over(task, timeout)
+        return task
+
+    async def _settle(self, call: Call) -> Change:
+        return change_of(await self._session.ask(call), self)
+
+    # What a returned task can do (`TaskActions`) ----------------------------------------------------------------------
+
+    async def wait(self, task: Task, timeout: float) -> RemoteTask:
+        """Follows a task that was returned here; see `Task.wait`."""
+        return await self._to_the_end(query_call(task.uuid), None, timeout)
+
+    async def report_progress(self, task: Task, value: Any) -> None:
+        """Refused: only the handler that runs a task reports its progress."""
+        raise InvalidRequestError(f"The progress of {task.uuid} is reported by its handler; a client only reads it.")
+
+    def is_cancelled(self, task: Task) -> bool:
+        """Nobody is told here: the state that was read is all that is known."""
+        return False
+
+
+def _headers(api_key: str | None, language: str | None) -> dict[str, str]:
+    given = {"Accept": "application/json", "User-Agent": "createbranch-broker"}
+    if api_key:
+        given["Authorization"] = f"Bearer {api_key}"
+    if language:
+        given["Accept-Language"] = language
+    if not all(text.isascii() and text.isprintable() for text in given.values()):
+        raise ConfigurationError("The API key and the language may only hold printable ASCII characters.")
+    return given
+
+
+def _checked_url(text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"{text!r} is no URL: {error}.") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{text!r} is no URL of an API: give one like http://127.0.0.1:8080.")
+    return url.copy_with(query=None, fragment=None)
+
+
+def _time_over(task: Task, timeout: float) -> TimeoutError:
+    return TimeoutError(
+        f"The task {task.uuid} was still {task.state} after {timeout:g} s. It goes on: query or create it again."
+    )

@@ -1,0 +1,157 @@
+"""One call after another over HTTP until it is answered, and one answer after another until a task has ended."""
+
+from __future__ import annotations
+
+import math
+
+import httpx
+
+from broker.client.answers import TRY_AGAIN, Answer, RemoteTask, error_of, task_of, unreachable
+from broker.client.calls import Call, query_call, target_of
+from broker.client.pacing import Backoff, Clock, retry_after_s
+from broker.errors import BrokerError, InvalidRequestError
+from broker.task import TaskActions
+
+NO_END = math.inf
+
+
+class Session:
+    """The connection pool of a client, and how patiently it is used.
+
+    Every call here is safe to repeat: reads, settling (the same outcome again changes nothing) and creating (a known
+    uuid or idempotency key attaches).
+
+    Args:
+        http: The pool.
+        url: Where the API is.
+        hold_s: How long one call may be held by the API; longer waits are several calls.
+        margin_s: How much longer than the hold an answer may take before the connection counts as lost.
+        patience_s: How long a call is repeated that nothing answers, in seconds, where a known end doesn't say better.
+        clock: Time.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: httpx.URL,
+        *,
+        hold_s: float,
+        margin_s: float,
+        patience_s: float,
+        clock: Clock,
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._hold_s = hold_s
+        self._margin_s = margin_s
+        self._patience_s = patience_s
+        self._clock = clock
+
+    def end_after(self, seconds: float | None) -> float:
+        """The moment that is `seconds` from now; None for no end."""
+        return NO_END if seconds is None else self._clock.now() + max(seconds, 0.0)
+
+    async def ask(self, call: Call, end: float = 0.0) -> Answer:
+        """Sends a call about which nothing is known yet, and repeats it for `patience_s` as long as nothing answers.
+
+        Args:
+            call: What to ask.
+            end: When the caller's wait is over; a moment that has passed means: answer at once.
+
+        Raises:
+            BrokerError: What the API refused, or why there was no answer.
+        """
+        give_up_by = end if end > self._clock.now() else NO_END
+        outcome = await self._persist(call, end, patience_s=self._patience_s, give_up_by=give_up_by)
+        if isinstance(outcome, BrokerError):
+            raise outcome
+        return outcome
+
+    async def follow(self, task: RemoteTask, answer: Answer, end: float, actions: TaskActions) -> RemoteTask:
+        """Asks for a known task until it has ended or `end` is there, and returns it as it was last seen.
+
+        Raises:
+            BrokerError: The record is gone; without an end also: nothing answered for `patience_s`.
+        """
+        backoff = Backoff(self._clock)
+        pause_s = answer.retry_after_s or 0.0
+        while not task.state.is_terminal:
+            left_s = end - self._clock.now()
+            if left_s <= 0:
+                break
+            await self._clock.sleep(min(pause_s, left_s))
+            asked_at, hold_s = self._clock.now(), self._hold(end)
+            outcome = await self._read(task.uuid, answer, end)
+            if isinstance(outcome, BrokerError):
+                break
+            answer, task = outcome, task_of(outcome, actions)
+            if self._clock.now() - asked_at < hold_s / 2:
+                # Answered early without an outcome: an instance that drains, or one that holds nothing. Don't spin.
+                pause_s = backoff.next_s(answer.retry_after_s)
+            else:
+                backoff.reset()
+                pause_s = answer.retry_after_s or 0.0
+        return task
+
+    async def _read(self, uuid: str, previous: Answer, end: float) -> Answer | BrokerError:
+        call = query_call(uuid, target_of(previous.location, self._url))
+        if end < NO_END:
+            return await self._persist(call, end, patience_s=NO_END, give_up_by=end)
+        return await self.ask(call, end)
+
+    async def _persist(self, call: Call, end: float, *, patience_s: float, give_up_by: float) -> Answer | BrokerError:
+        """Sends until something but "not now" is answered; returns the last failure when that takes too long."""
+        backoff = Backoff(self._clock)
+        give_up_at: float | None = None
+        while True:
+            outcome = await self._attempt(call, self._hold(end))
+            if isinstance(outcome, Answer) and outcome.status not in TRY_AGAIN:
+                return _accepted(call, outcome)
+            now = self._clock.now()
+            if give_up_at is None:
+                give_up_at = min(now + patience_s, give_up_by)
+            if now >= give_up_at:
+                return self._failure(call, outcome)
+            asked_for_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
+            await self._clock.sleep(min(backoff.next_s(asked_for_s), give_up_at - now))
+
+    async def _attempt(self, call: Call, hold_s: float) -> Answer | httpx.TransportError:
+        try:
+            return await self._send(call, hold_s)
+        except httpx.LocalProtocolError as error:
+            raise InvalidRequestError(f"The request cannot be sent: {error}.") from None
+        except httpx.TransportError as error:
+            return error
+        except httpx.DecodingError as error:
+            return httpx.RemoteProtocolError(str(error))
+
+    async def _send(self, call: Call, hold_s: float) -> Answer:
+        body = call.body(hold_s)
+        headers = dict(call.headers) if body is None else {"Content-Type": "application/json", **call.headers}
+        response = await self._http.request(
+            call.method,
+            call.url(self._url, hold_s),
+            content=body,
+            headers=headers,
+            timeout=httpx.Timeout(self._margin_s, read=self._margin_s + (hold_s if call.holds else 0.0)),
+        )
+        return Answer(
+            status=response.status_code,
+            body=response.content,
+            location=response.headers.get("Location"),
+            retry_after_s=retry_after_s(response.headers.get("Retry-After")),
+        )
+
+    def _failure(self, call: Call, outcome: Answer | httpx.TransportError) -> BrokerError:
+        if isinstance(outcome, Answer):
+            return error_of(outcome, uuid=call.uuid, may_have_run=call.writes)
+        return unreachable(str(self._url), outcome)
+
+    def _hold(self, end: float) -> float:
+        return min(self._hold_s, max(end - self._clock.now(), 0.0))
+
+
+def _accepted(call: Call, answer: Answer) -> Answer:
+    if answer.status not in (200, 202):
+        raise error_of(answer, uuid=call.uuid, may_have_run=False)
+    return answer

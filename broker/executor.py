@@ -1,0 +1,281 @@
+"""Claimed → run → settled: one attempt at one task, as steps over one value."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from broker import values
+from broker.errors import (
+    BrokerError,
+    InvalidRequestError,
+    LeaseLostError,
+    PayloadTooLargeError,
+    StoreUnavailableError,
+    TaskAlreadyFinalError,
+    TaskNotFoundError,
+)
+from broker.handlers import Handler, ThreadLane, retry_delay_s
+from broker.requests import Completion, milliseconds, outcome
+from broker.settings import Settings
+from broker.store.transitions import Claimed, Transitions
+from broker.task import DEFERRED, Task, TaskFailure, TaskState
+
+log = logging.getLogger("broker.executor")
+
+RENEWALS_PER_LEASE: Final = 3
+SETTLE_RETRY_S: Final = 0.5
+ERROR_MESSAGE_MAX_CHARS: Final = 8_192
+
+_GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
+
+
+class Stop(Enum):
+    """Why an attempt was stopped from outside."""
+
+    ENDED = auto()  # somebody else ended the task, or has its lease now
+    DRAIN = auto()  # this worker goes; the task is given back
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An attempt that did not work out."""
+
+    error: bytes
+    may_retry: bool
+
+
+class Attempt:
+    """One claimed task while it is here. It is what the handler's `Task` is bound to."""
+
+    def __init__(self, claimed: Claimed, handler: Handler, transitions: Transitions, lease_ms: int) -> None:
+        self.claimed = claimed
+        self.handler = handler
+        self.stop: Stop | None = None
+        self.runner: asyncio.Task[None] | None = None
+        self._transitions = transitions
+        self._lease_ms = lease_ms
+
+    def halt(self, reason: Stop) -> None:
+        """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
+        if self.stop is None:
+            self.stop = reason
+            if self.runner is not None:
+                self.runner.cancel()
+
+    async def renew(self, progress: bytes = values.ABSENT) -> None:
+        """Extends the lease, or stops the handler when the task is no longer its own."""
+        try:
+            state = await self._transitions.extend(self.claimed.uuid, self.claimed.lease, self._lease_ms, progress)
+        except (LeaseLostError, TaskNotFoundError):
+            self.halt(Stop.ENDED)
+            raise
+        if isinstance(state, TaskState):
+            self.halt(Stop.ENDED)
+            raise LeaseLostError(f"Task {self.claimed.uuid} has been ended ({state}) by somebody else.")
+
+    # TaskActions
+
+    async def wait(self, task: Task, timeout: float) -> Task:
+        """A handler that waited for its own task would wait for itself."""
+        raise RuntimeError(f"Task {task.uuid} runs here and cannot wait for its own end.")
+
+    async def report_progress(self, task: Task, value: Any) -> None:
+        """See `Task.progress`."""
+        await self.renew(values.dump(value, "progress"))
+
+    def is_cancelled(self, task: Task) -> bool:
+        """Whether the handler should stop: the task was ended, or this worker goes."""
+        return self.stop is not None
+
+
+class Executor:
+    """Runs attempts and reports their ends.
+
+    Args:
+        transitions: The scripts.
+        settings: Lease and size limits.
+    """
+
+    def __init__(self, transitions: Transitions, settings: Settings) -> None:
+        self._transitions = transitions
+        self._lease_ms = milliseconds(settings.lease_s)
+        self._max_bytes = settings.max_body_bytes
+        self._attempts: dict[str, Attempt] = {}
+
+    @property
+    def running(self) -> int:
+        """Attempts that are here now."""
+        return len(self._attempts)
+
+    def start(self, claimed: Claimed, handler: Handler, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
+        """Starts an attempt; `on_end` is called once its slot is free again."""
+        attempt = Attempt(claimed, handler, self._transitions, self._lease_ms)
+        self._attempts[claimed.uuid] = attempt
+        attempt.runner = asyncio.create_task(self._run(attempt, threads, on_end), name=f"task {claimed.uuid}")
+
+    def end(self, uuid: str) -> None:
+        """Somebody else ended the task: its handler is told."""
+        attempt = self._attempts.get(uuid)
+        if attempt is not None:
+            attempt.halt(Stop.ENDED)
+
+    def drain(self) -> None:
+        """Stops what still runs; each task is given back, its attempt not counted."""
+        for attempt in list(self._attempts.values()):
+            attempt.halt(Stop.DRAIN)
+
+    async def until_idle(self) -> None:
+        """Returns when no attempt is left."""
+        while self._attempts:
+            runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]
+            await asyncio.wait(runners)
+
+    async def renew_forever(self) -> None:
+        """Extends the leases of everything that runs here, several times a lease."""
+        while True:
+            await asyncio.sleep(self._lease_ms / 1_000 / RENEWALS_PER_LEASE)
+            renewals = [attempt.renew() for attempt in self._attempts.values()]
+            # Each failure has stopped its own attempt, or is an outage that the next round may find over.
+            await asyncio.gather(*renewals, return_exceptions=True)
+
+    async def _run(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
+        try:
+            try:
+                end = await self._execute(attempt, threads, on_end)
+            except asyncio.CancelledError:
+                if attempt.stop is None:
+                    raise
+                end = attempt.stop
+            await self._settle(attempt, end)
+        except BrokerError as error:
+            # The lease will run out and the sweep will take over.
+            log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, error)  # noqa: TRY400
+        finally:
+            self._attempts.pop(attempt.claimed.uuid, None)
+            if threads is None:
+                on_end()
+
+    # Run
+
+    async def _execute(
+        self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]
+    ) -> Completion | Failure | Stop | None:
+        """Runs the handler. None: deferred to a third party."""
+        task = _task(attempt)
+        try:
+            async with asyncio.timeout(attempt.handler.timeout_s) as time_limit:
+                result = await _call(attempt.handler, task, threads, on_end)
+        except asyncio.CancelledError:
+            if attempt.stop is not None:
+                raise
+            return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its task's error
+            if isinstance(error, TimeoutError) and time_limit.expired():
+                attempt.stop = Stop.ENDED
+                return _failure("timeout", f"The handler took longer than {attempt.handler.timeout_s:g} s.", may_retry=True)
+            return _failure_of(error)
+        return None if result is DEFERRED else self._success(result)
+
+    def _success(self, result: Any) -> Completion | Failure:
+        try:
+            text = values.ABSENT if result is None else values.dump(result, "result")
+            return outcome(TaskState.SUCCEEDED, text, values.ABSENT, max_bytes=self._max_bytes)
+        except (InvalidRequestError, PayloadTooLargeError) as error:
+            return _failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
+
+    # Settle
+
+    async def _settle(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> None:
+        """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else."""
+        steps = self._settling(attempt, end)
+        while True:
+            try:
+                await steps()
+            except StoreUnavailableError as error:
+                log.warning("Task %s waits to store its end: %s", attempt.claimed.uuid, error)
+                await asyncio.sleep(SETTLE_RETRY_S * random.uniform(0.5, 1.0))  # noqa: S311
+            except _GONE as gone:
+                log.info("The end of task %s came too late: %s", attempt.claimed.uuid, gone)
+                return
+            else:
+                return
+
+    def _settling(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> Callable[[], Awaitable[object]]:
+        uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
+        if end is None:
+            return lambda: self._transitions.defer(uuid, lease)
+        if isinstance(end, Completion):
+            return lambda: self._transitions.finish(uuid, end, lease=lease)
+        if isinstance(end, Failure):
+            return self._failing(attempt, end)
+        if end is Stop.DRAIN:
+            return lambda: self._transitions.give_back(uuid, lease)
+        return _nothing
+
+    def _failing(self, attempt: Attempt, failure: Failure) -> Callable[[], Awaitable[object]]:
+        uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
+        failed = outcome(TaskState.FAILED, values.ABSENT, failure.error, max_bytes=self._max_bytes)
+        if not failure.may_retry:
+            return lambda: self._transitions.finish(uuid, failed, lease=lease)
+        delay_ms = milliseconds(retry_delay_s(attempt.claimed.attempt))
+        return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
+
+
+async def _nothing() -> None:
+    """The task is somebody else's: there is nothing to store."""
+
+
+async def _call(handler: Handler, task: Task, threads: ThreadLane | None, on_end: Callable[[], None]) -> Any:
+    if threads is not None:
+        return await threads.run(task, on_end)
+    return await handler.function(task)
+
+
+def _task(attempt: Attempt) -> Task:
+    claimed = attempt.claimed
+    return Task(
+        uuid=claimed.uuid,
+        queue=claimed.queue,
+        state=TaskState.RUNNING,
+        attempt=claimed.attempt,
+        payload=None if claimed.payload is None else orjson.loads(claimed.payload),
+        actions=attempt,
+    )
+
+
+def _failure_of(error: Exception) -> Failure:
+    code = getattr(error, "code", None)
+    return _failure(
+        code if isinstance(code, str) and code else type(error).__name__,
+        str(error),
+        details=getattr(error, "details", None),
+        may_retry=bool(getattr(error, "retry", True)),
+    )
+
+
+def _failure(code: str, message: str, *, may_retry: bool, details: Any = None) -> Failure:
+    failure = TaskFailure(code[:128], message[:ERROR_MESSAGE_MAX_CHARS], details)
+    try:
+        text = values.dump(_members(failure), "error")
+    except InvalidRequestError:
+        text = values.dump(_members(TaskFailure(failure.code, _printable(failure.message))), "error")
+    return Failure(text, may_retry)
+
+
+def _members(failure: TaskFailure) -> dict[str, Any]:
+    members: dict[str, Any] = {"code": failure.code, "message": failure.message}
+    if failure.details is not None:
+        members["details"] = failure.details
+    return members
+
+
+def _printable(message: str | None) -> str:
+    """Without the lone surrogates that a file name in a message may bring."""
+    return (message or "").encode("utf-8", "replace").decode()

@@ -1,0 +1,85 @@
+"""What a user's function is as a handler: its queue, its limits, how it is run and how its errors count."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+
+from broker import naming
+from broker.errors import ConfigurationError
+from broker.requests import DEFAULT_MAX_ATTEMPTS
+from broker.task import Task
+
+HandlerFunction = Callable[[Task], Awaitable[Any]] | Callable[[Task], Any]
+
+DEFAULT_CONCURRENCY: Final = 16
+DEFAULT_TIMEOUT_S: Final = 300.0
+BACKOFF_FIRST_S: Final = 1.0
+BACKOFF_MOST_S: Final = 60.0
+
+
+class Handler(msgspec.Struct, frozen=True):
+    """A function that runs the tasks of one queue."""
+
+    queue: str
+    function: HandlerFunction
+    concurrency: int = DEFAULT_CONCURRENCY
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+
+    def __post_init__(self) -> None:
+        if not naming.is_queue(self.queue):
+            raise ConfigurationError(f"{self.queue!r} cannot name a queue: it must match {naming.QUEUE_PATTERN}.")
+        for name, value in (("concurrency", self.concurrency), ("max_attempts", self.max_attempts)):
+            if value < 1:
+                raise ConfigurationError(f"The handler of {self.queue} has {name}={value}; it must be at least 1.")
+        if not self.timeout_s > 0:
+            raise ConfigurationError(f"The handler of {self.queue} has timeout={self.timeout_s}; it must be positive.")
+        if not callable(self.function):
+            raise ConfigurationError(f"The handler of {self.queue} is {self.function!r}, which cannot be called.")
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is awaited on the loop; any other runs in a thread."""
+        function = self.function
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+class ThreadLane:
+    """The bounded thread pool of one plain `def` handler.
+
+    A thread cannot be stopped from outside: when its task is given up, the thread goes on until the function returns,
+    and keeps its place in the pool until then.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._pool = ThreadPoolExecutor(handler.concurrency, thread_name_prefix=f"broker-{handler.queue}")
+
+    async def run(self, task: Task, on_end: Callable[[], None]) -> Any:
+        """Runs the function in a thread; `on_end` is called on the loop once the thread is free again."""
+        loop = asyncio.get_running_loop()
+        work: Future[Any] = self._pool.submit(self._handler.function, task)
+        work.add_done_callback(lambda _: _call_if_open(loop, on_end))
+        return await asyncio.wrap_future(work)
+
+    def close(self) -> None:
+        """Takes no more work; threads end with their functions."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def retry_delay_s(attempt: int) -> float:
+    """Seconds before the attempt after `attempt`: 1 s doubling to 60 s, the upper half of it jittered."""
+    delay = min(BACKOFF_FIRST_S * 2.0 ** (attempt - 1), BACKOFF_MOST_S)
+    return delay * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def _call_if_open(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)

@@ -1,0 +1,64 @@
+"""What time alone changes: lost leases, due delays, expiry, retention. Every process sweeps; one does at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from broker.errors import StoreError, StoreUnavailableError
+from broker.settings import Settings
+from broker.store.transitions import SWEEP_BATCH, Transitions
+
+log = logging.getLogger("broker.recovery")
+
+SWEEP_EVERY_S: Final = 0.4
+"""A due task becomes claimable within a second, whoever sweeps."""
+TURN_MS: Final = 300
+MOST_ROUNDS: Final = 50
+"""Batches per turn, so that a great backlog of due work leaves the server time for others."""
+
+
+class Recovery:
+    """One process's share of the sweeping.
+
+    Args:
+        transitions: The scripts.
+        settings: Limits of what is kept.
+        sweeper: This process, shown as the holder of the turn.
+    """
+
+    def __init__(self, transitions: Transitions, settings: Settings, sweeper: str) -> None:
+        self._transitions = transitions
+        self._most_finished = settings.finished_max
+        self._most_finished_bytes = settings.finished_max_mb * 2**20
+        self._sweeper = sweeper
+
+    async def run_forever(self) -> None:
+        """Sweeps whenever it is this process's turn, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311
+            try:
+                if await self._transitions.take_sweep_turn(self._sweeper, TURN_MS):
+                    await self.sweep()
+            except StoreUnavailableError:
+                # Sweeping has no caller to tell, and nothing is lost by sweeping later.
+                continue
+            except StoreError as error:
+                log.error("A sweep failed: %s", error)  # noqa: TRY400
+
+    async def sweep(self) -> None:
+        """Each sweep once, and again while a full batch says that more is due."""
+        for sweep in (
+            self._transitions.sweep_leases,
+            self._transitions.sweep_delayed,
+            self._transitions.sweep_deadlines,
+            self._trim,
+        ):
+            for _ in range(MOST_ROUNDS):
+                if await sweep() < SWEEP_BATCH:
+                    break
+
+    async def _trim(self) -> int:
+        return await self._transitions.trim_finished(self._most_finished, self._most_finished_bytes)

@@ -1,0 +1,409 @@
+"""One RESP3 connection that many callers share: pipelined per loop tick, push-aware, self-checking, self-healing.
+
+All commands of one tick of the event loop leave in one write, and replies are matched in order. A connection that
+falls silent with commands outstanding, or answers no PING, is dropped and opened again with jittered backoff. What
+was outstanding is repeated only where that is harmless; everything else fails and says whether it may have run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+import msgspec
+
+from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
+from broker.store.topology import Topology
+
+log = logging.getLogger("broker.store")
+
+Argument = str | bytes | int | float
+Reply = Any
+Push = list[Any]
+
+COMMAND_DEADLINE_S: Final = 4.0
+"""How long a caller waits for any command, reconnects included."""
+REPLY_DEADLINE_S: Final = 3.0
+"""How long a connection may owe a reply before it counts as dead. Scripts take microseconds."""
+PING_AFTER_S: Final = 5.0
+"""Silence after which a connection is asked whether it is still there."""
+CONNECT_DEADLINE_S: Final = 3.0
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MOST_S: Final = 2.0
+WATCH_EVERY_S: Final = 0.25
+MOST_OUTSTANDING: Final = 65_536
+"""Commands written or waiting; beyond it callers are refused at once rather than queued."""
+OLDEST_SERVER: Final = {"redis": (7, 0), "valkey": (7, 2)}
+
+# Errors by which the server says "not now" or "not here", and that nothing ran.
+_UNAVAILABLE: Final = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")
+# Errors after which this connection is of no more use.
+_LEAVE: Final = ("LOADING", "READONLY", "MASTERDOWN")
+
+_NOT_YET: Final = object()
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
+
+    arguments: tuple[Argument, ...]
+    repeatable: bool = False
+    if_unknown: Callable[[], tuple[Argument, ...]] | None = None
+
+
+class _Call:
+    """A command on its way, and the future of its caller."""
+
+    __slots__ = ("command", "deadline", "future", "packed", "was_written")
+
+    def __init__(self, command: Command, future: asyncio.Future[Reply], deadline: float) -> None:
+        self.command = command
+        self.packed = hiredis.pack_command(command.arguments)
+        self.future = future
+        self.deadline = deadline
+        self.was_written = False
+
+    def succeed(self, reply: Reply) -> None:
+        if not self.future.done():
+            self.future.set_result(reply)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class _Connection(asyncio.Protocol):
+    """One socket: bytes in, replies to the oldest call, pushes to their listener."""
+
+    def __init__(self, on_reply: Callable[[_Call, Reply], None], on_push: Callable[[Push], None]) -> None:
+        self.outstanding: deque[_Call] = deque()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.last_heard = 0.0
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+        self._on_reply = on_reply
+        self._on_push = on_push
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._oldest_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self.last_heard = self._loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def write(self, data: bytes, calls: list[_Call]) -> None:
+        if not self.outstanding:
+            self._oldest_since = self._loop.time()
+        for call in calls:
+            call.was_written = True
+        self.outstanding.extend(calls)
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def owes_since(self) -> float | None:
+        """Since when the oldest outstanding reply, or any byte after it, is awaited."""
+        return max(self._oldest_since, self.last_heard) if self.outstanding else None
+
+    def data_received(self, data: bytes) -> None:
+        self.last_heard = self._loop.time()
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not _NOT_YET:
+                self._dispatch(reply)
+        except hiredis.ProtocolError:
+            log.exception("The server sent something that is not RESP3; the connection is opened anew.")
+            self.abort()
+
+    def _dispatch(self, reply: Reply) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            self._on_push(reply)
+        elif isinstance(reply, hiredis.ReplyError) and _denies_channel(reply):
+            # The error of a SUBSCRIBE, which otherwise answers by pushes: no call is waiting for it.
+            log.error("The server refused a subscription (%s): `broker doctor` names the missing permission.", reply)
+            self.abort()
+        else:
+            self._on_reply(self.outstanding.popleft(), reply)
+
+
+class Link:
+    """A connection that is kept open until `close`.
+
+    Args:
+        topology: Where to connect.
+        name: Shown by CLIENT LIST.
+        scripts: Sources to load on each new connection, so that the first calls find them.
+        prelude: Asked on each flush for bytes to write before the commands of the tick (subscriptions).
+        on_push: Takes each RESP3 push; must not block.
+        on_connected: Told of each new connection before the first flush.
+        on_lost: Told when a connection is gone.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        name: str,
+        scripts: tuple[str, ...] = (),
+        prelude: Callable[[], bytes] = bytes,
+        on_push: Callable[[Push], None] = lambda _push: None,
+        on_connected: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._topology = topology
+        self._name = name
+        self._scripts = scripts
+        self._prelude = prelude
+        self._on_push = on_push
+        self._on_connected = on_connected
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._connection: _Connection | None = None
+        self._waiting: deque[_Call] = deque()
+        self._flush_is_due = False
+        self._connected = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.TimerHandle | None = None
+        self._last_reason = "no attempt yet"
+        self.connections_made = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether commands leave at once."""
+        return self._connection is not None
+
+    async def open(self, timeout: float = CONNECT_DEADLINE_S) -> None:
+        """Connects and keeps connected.
+
+        Args:
+            timeout: Seconds to wait for the first connection.
+
+        Raises:
+            StoreUnavailableError: No connection in time; the link is closed again.
+            ConfigurationError: The server is too old, or refuses the login.
+        """
+        self._keeper = asyncio.create_task(self._keep_connected())
+        self._watch()
+        first = asyncio.create_task(self._connected.wait())
+        await asyncio.wait({first, self._keeper}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
+        if self._keeper.done():
+            failure = self._keeper.exception()
+            await self.close()
+            raise failure or self._unavailable()
+        if not self._connected.is_set():
+            await self.close()
+            raise self._unavailable()
+
+    async def close(self) -> None:
+        """Disconnects for good; what is still outstanding fails."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConfigurationError):
+                await self._keeper
+        for call in self._waiting:
+            call.fail(self._unavailable(call))
+        self._waiting.clear()
+
+    def send(self, command: Command) -> asyncio.Future[Reply]:
+        """Queues a command for this tick's write; the future gives the reply.
+
+        The future raises StoreUnavailableError (not answered in time, or the server can't now) or StoreError (the
+        server's own error).
+        """
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        if self._outstanding() >= MOST_OUTSTANDING:
+            future.set_exception(StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
+            return future
+        self._waiting.append(_Call(command, future, self._loop.time() + COMMAND_DEADLINE_S))
+        self.flush_soon()
+        return future
+
+    def flush_soon(self) -> None:
+        """Has the prelude and all queued commands written in this tick."""
+        if not self._flush_is_due and self._connection is not None:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def drop(self, reason: str) -> None:
+        """Gives the present connection up and opens another."""
+        if self._connection is not None:
+            log.warning("The Redis connection %s is opened anew: %s.", self._name, reason)
+            self._last_reason = reason
+            self._connection.abort()
+
+    def _outstanding(self) -> int:
+        return len(self._waiting) + (len(self._connection.outstanding) if self._connection else 0)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        if self._connection is None:
+            return
+        calls = [call for call in self._waiting if not call.future.cancelled()]
+        self._waiting.clear()
+        data = b"".join([self._prelude(), *[call.packed for call in calls]])
+        if data:
+            self._connection.write(data, calls)
+
+    # Replies
+
+    def _take_reply(self, call: _Call, reply: Reply) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            self._take_error(call, str(reply))
+        else:
+            call.succeed(reply)
+
+    def _take_error(self, call: _Call, text: str) -> None:
+        word = text.partition(" ")[0]
+        if word == "NOSCRIPT" and call.command.if_unknown is not None:
+            self._send_whole(call, call.command.if_unknown())
+        elif word in _UNAVAILABLE:
+            call.fail(StoreUnavailableError(f"Redis cannot serve this now: {text}"))
+            if word in _LEAVE:
+                self.drop(text)
+        else:
+            call.fail(StoreError(f"Redis refused a command: {text}"))
+
+    def _send_whole(self, call: _Call, arguments: tuple[Argument, ...]) -> None:
+        again = _Call(Command(arguments, repeatable=call.command.repeatable), call.future, call.deadline)
+        self._waiting.append(again)
+        self.flush_soon()
+
+    # Staying connected
+
+    async def _keep_connected(self) -> None:
+        backoff = BACKOFF_FIRST_S
+        while True:
+            connection = None
+            try:
+                connection = await self._connect()
+                backoff = BACKOFF_FIRST_S
+                await asyncio.shield(connection.lost)
+            except (OSError, TimeoutError, StoreUnavailableError) as error:
+                self._last_reason = str(error) or type(error).__name__
+            except ConfigurationError as error:
+                # At start this is for the operator to mend; later it may pass (a password being changed, say).
+                if self.connections_made == 0:
+                    raise
+                self._last_reason = str(error)
+            finally:
+                self._lose(connection)
+            # Full jitter over the upper half: a fleet must not come back in step.
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
+            backoff = min(backoff * 2, BACKOFF_MOST_S)
+
+    async def _connect(self) -> _Connection:
+        connection = _Connection(self._take_reply, self._on_push)
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await self._topology.open(lambda: connection)
+                await self._greet(connection)
+        except BaseException:
+            connection.abort()
+            raise
+        self._connection = connection
+        self.connections_made += 1
+        self._on_connected()
+        self._connected.set()
+        self._flush()
+        return connection
+
+    async def _greet(self, connection: _Connection) -> None:
+        greeting = self._topology.greeting(self._name)
+        loads = [("SCRIPT", "LOAD", source) for source in self._scripts]
+        calls = [
+            _Call(Command(arguments), self._loop.create_future(), self._loop.time() + CONNECT_DEADLINE_S)
+            for arguments in [*greeting, *loads]
+        ]
+        connection.write(b"".join(call.packed for call in calls), calls)
+        everything = asyncio.gather(*[call.future for call in calls])
+        await asyncio.wait({everything, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not everything.done():
+            everything.cancel()
+            raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")
+        try:
+            hello = everything.result()[0]
+        except StoreError as error:
+            raise _unusable(self._topology, str(error)) from None
+        _check_server(self._topology, hello)
+
+    def _lose(self, connection: _Connection | None) -> None:
+        if connection is None:
+            return
+        connection.abort()
+        self._connection = None
+        self._connected.clear()
+        self._on_lost()
+        again = deque[_Call]()
+        for call in connection.outstanding:
+            if call.command.repeatable:
+                again.append(call)
+            else:
+                call.fail(self._unavailable(call))
+        self._waiting = again + self._waiting
+
+    def _watch(self) -> None:
+        now = self._loop.time()
+        while self._waiting and self._waiting[0].deadline < now:
+            call = self._waiting.popleft()
+            call.fail(self._unavailable(call))
+        if self._connection is not None:
+            self._check_alive(self._connection, now)
+        self._watcher = self._loop.call_later(WATCH_EVERY_S, self._watch)
+
+    def _check_alive(self, connection: _Connection, now: float) -> None:
+        owes_since = connection.owes_since()
+        if owes_since is not None and now - owes_since > REPLY_DEADLINE_S:
+            self.drop(f"no reply for {REPLY_DEADLINE_S:g} s")
+        elif owes_since is None and now - connection.last_heard > PING_AFTER_S:
+            self.send(Command(("PING",))).add_done_callback(_forget_outcome)
+
+    def _unavailable(self, call: _Call | None = None) -> StoreUnavailableError:
+        may_have_run = call is not None and call.was_written
+        return StoreUnavailableError(
+            f"Redis at {self._topology.address} does not answer ({self._last_reason}).", may_have_run=may_have_run
+        )
+
+
+def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _denies_channel(error: Exception) -> bool:
+    text = str(error)
+    return text.startswith("NOPERM") and "channel" in text
+
+
+def _unusable(topology: Topology, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Redis at {topology.address} cannot be used ({reason}): check user, password and ACL, or run `broker doctor`."
+    )
+
+
+def _check_server(topology: Topology, hello: dict[bytes, Any]) -> None:
+    """Refuses a server that is too old (a setting to change) or a replica (which may pass, after a failover)."""
+    kind = hello[b"server"].decode()
+    version = hello[b"version"].decode()
+    oldest = OLDEST_SERVER.get(kind, (7, 0))
+    if tuple(int(part) for part in version.split(".")[:2]) < oldest:
+        raise ConfigurationError(
+            f"{topology.address} runs {kind} {version}; Redis 7.0 or Valkey 7.2 is the oldest that works here."
+        )
+    if hello[b"role"] != b"master":
+        raise StoreUnavailableError(f"{topology.address} is a replica, not a master.")

@@ -1,0 +1,73 @@
+#!lua
+-- Creates a task and rings its doorbell, or attaches to the one that already has the uuid or the idempotency key.
+-- Not allow-oom: a full store must refuse new tasks so that the old ones can drain.
+--
+-- KEYS[1]   the record's key
+-- ARGV      1 uuid   2 "1" when the caller chose the uuid   3 queue   4 payload (JSON text, "" when absent)
+--           5 payload fingerprint   6 priority 0-9   7 delay ms   8 time to live ms   9 retention ms
+--           10 max attempts ("" for the handler's)   11 seal   12 idempotency digest ("" for none)
+--           13 "1" when the reply should carry the task JSON   14 retry_of ("" for none)
+-- returns   {CREATED | ATTACHED, uuid, seal, state, task JSON or false}, or {CONFLICT | MISMATCH, uuid}
+--
+-- @include clock record task_json enqueue
+local uuid, chosen, queue, payload, fingerprint = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[5]
+local idempotency, wants_document = ARGV[12], ARGV[13] == '1'
+
+local function reply(code, record)
+  return { code, uuid, record.seal, record.state, wants_document and task_json(uuid, record) }
+end
+
+local function is_same_request(record)
+  return record.queue == queue and record.fingerprint == fingerprint
+end
+
+local function bind_idempotency()
+  redis.call('SET', IDEMPOTENCY .. idempotency, uuid)
+  redis.call('HSET', TASK .. uuid, 'idempotency', idempotency)
+end
+
+if idempotency ~= '' then
+  local bound = redis.call('GET', IDEMPOTENCY .. idempotency)
+  local record = bound and read_record(bound)
+  if record then
+    if (chosen and bound ~= uuid) or not is_same_request(record) then
+      return { MISMATCH, bound }
+    end
+    uuid = bound
+    return reply(ATTACHED, record)
+  end
+end
+
+local record = read_record(uuid)
+if record then
+  if not is_same_request(record) then
+    return { CONFLICT, uuid }
+  end
+  if idempotency ~= '' then
+    if record.idempotency then
+      return { MISMATCH, uuid }
+    end
+    bind_idempotency()
+  end
+  return reply(ATTACHED, record)
+end
+
+local now = now_ms()
+record = {
+  queue = queue, state = 'pending', attempt = 0, priority = ARGV[6], seq = redis.call('INCR', SEQUENCE),
+  created = now, expires = now + ARGV[8], seal = ARGV[11], retry_of = ARGV[14] ~= '' and ARGV[14] or nil,
+}
+redis.call('HSET', TASK .. uuid, 'queue', queue, 'state', 'pending', 'attempt', 0, 'priority', record.priority,
+  'seq', record.seq, 'created', now, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal,
+  'fingerprint', fingerprint, 'size', #payload)
+if payload ~= '' then redis.call('HSET', VALUES .. uuid, 'payload', payload) end
+if ARGV[10] ~= '' then redis.call('HSET', TASK .. uuid, 'max_attempts', ARGV[10]) end
+if record.retry_of then redis.call('HSET', TASK .. uuid, 'retry_of', record.retry_of) end
+if idempotency ~= '' then bind_idempotency() end
+redis.call('ZADD', DEADLINES, record.expires, uuid)
+if ARGV[7] == '0' then
+  make_claimable(uuid, record)
+else
+  make_claimable_at(uuid, now + ARGV[7])
+end
+return reply(CREATED, record)

@@ -1,0 +1,10 @@
+-- forget(uuid, record): an ended task's record goes, with its values, indexes and idempotency key.
+local function forget(uuid, record)
+  if record.idempotency and redis.call('GET', IDEMPOTENCY .. record.idempotency) == uuid then
+    redis.call('DEL', IDEMPOTENCY .. record.idempotency)
+  end
+  redis.call('UNLINK', TASK .. uuid, VALUES .. uuid)
+  redis.call('ZREM', DEADLINES, uuid)
+  redis.call('ZREM', FINISHED, uuid)
+  redis.call('DECRBY', FINISHED_BYTES, record.kept)
+end

@@ -1,0 +1,20 @@
+-- read_record(uuid): a task's record as a table of strings, or nil.
+--
+-- Fields: queue, state, attempt, priority, seq (age), created, expires, retention (ms), seal, fingerprint (of the
+-- payload), size (payload bytes); while they apply: max_attempts, idempotency (digest), due, started, lease, worker,
+-- finished, outcome (fingerprint), kept (bytes counted at the end), retry_of.
+local function read_record(uuid)
+  local flat = redis.call('HGETALL', TASK .. uuid)
+  if #flat == 0 then
+    return nil
+  end
+  local record = {}
+  for i = 1, #flat, 2 do
+    record[flat[i]] = flat[i + 1]
+  end
+  return record
+end
+
+local function is_open(record)
+  return record.state == 'pending' or record.state == 'running'
+end

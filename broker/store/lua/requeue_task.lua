@@ -1,0 +1,34 @@
+#!lua flags=allow-oom
+-- The lease holder returns its task: a failed attempt, retried while attempts are left, or given back uncounted.
+--
+-- KEYS[1]   the record's key
+-- ARGV      1 uuid   2 lease   3 "1" when the attempt counts as failed   4 delay ms   5 error (JSON text, "" for none)
+--           6 outcome fingerprint, should this have been the last attempt   7 "1" when the reply should carry task JSON
+-- returns   {REQUEUED, task JSON or false}, {CHANGED, the same} when attempts are exhausted and the task has failed,
+--           {FINAL, task JSON} when somebody else ended it, {LEASE_LOST} or {NOT_FOUND}
+--
+-- @include clock record settle requeue
+local uuid, failed, delay, error_text = ARGV[1], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5]
+local record = read_record(uuid)
+if not record then
+  return { NOT_FOUND }
+end
+local now = now_ms()
+if not is_open(record) or expire_if_over(uuid, record, now) then
+  return { FINAL, task_json(uuid, record) }
+end
+if record.lease ~= ARGV[2] then
+  return { LEASE_LOST }
+end
+local code
+if failed and tonumber(record.attempt) >= tonumber(record.max_attempts) then
+  settle(uuid, record, now, { state = 'failed', error = error_text, fingerprint = ARGV[6], by_worker = true })
+  code = CHANGED
+else
+  if error_text ~= '' then
+    redis.call('HSET', VALUES .. uuid, 'last_error', error_text)
+  end
+  requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
+  code = REQUEUED
+end
+return { code, ARGV[7] == '1' and task_json(uuid, record) }

@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- Delayed tasks whose time has come become claimable.
+--
+-- KEYS[1]   the delayed tasks
+-- ARGV      1 most tasks to handle
+-- returns   how many were handled
+--
+-- @include clock record enqueue
+local uuids = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
+for _, uuid in ipairs(uuids) do
+  redis.call('ZREM', DELAYED, uuid)
+  local record = read_record(uuid)
+  if record and record.state == 'pending' then
+    redis.call('HDEL', TASK .. uuid, 'due')
+    make_claimable(uuid, record)
+  end
+end
+return #uuids

@@ -1,0 +1,117 @@
+"""Loads `lua/`: joins shared fragments in, gives scripts their key names and codes, and builds typed commands.
+
+A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. Key prefixes
+and codes come from `naming.py` and `codes.py` as Lua locals, so no script spells a name and no call carries one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import resources
+from typing import Final
+
+from broker import naming
+from broker.store.codes import Code
+from broker.store.link import Command
+
+_include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
+
+_NAMES: Final[Mapping[str, str]] = {
+    "TASK": naming.task_prefix(),
+    "VALUES": naming.values_prefix(),
+    "PENDING": naming.pending_prefix(),
+    "DELAYED": naming.delayed_key(),
+    "LEASES": naming.leases_key(),
+    "DEADLINES": naming.deadlines_key(),
+    "FINISHED": naming.finished_key(),
+    "FINISHED_BYTES": naming.finished_bytes_key(),
+    "SEQUENCE": naming.sequence_key(),
+    "IDEMPOTENCY": naming.idempotency_prefix(),
+    "REQUEST": naming.REQUEST_INFIX,
+    "RESPONSE": naming.RESPONSE_INFIX,
+    "WORKER": naming.worker_channel_prefix(),
+}
+
+
+class Script:
+    """One file of `lua/`, ready to be called by its digest."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def source(self) -> str:
+        """The whole text that Redis runs: shebang, names, fragments, body."""
+        shebang, _, body = _read(f"{self.name}.lua").partition("\n")
+        fragments: dict[str, str] = {}
+        _collect(body, fragments)
+        joined = "\n".join([*fragments.values(), body])
+        return "\n".join([shebang, *_constants(joined), joined])
+
+    @cached_property
+    def digest(self) -> str:
+        """What EVALSHA calls it by."""
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    def command(self, key: str, *arguments: str | bytes | int, repeatable: bool) -> Command:
+        """One call. `repeatable` says that a second run of the very same call changes nothing more."""
+        tail = (1, key, *arguments)
+        return Command(
+            ("EVALSHA", self.digest, *tail),
+            repeatable=repeatable,
+            # NOSCRIPT says that nothing ran, so the whole text may be sent.
+            if_unknown=lambda: ("EVAL", self.source, *tail),
+        )
+
+
+def _read(path: str) -> str:
+    return resources.files("broker.store").joinpath("lua", path).read_text(encoding="utf-8")
+
+
+def _collect(text: str, fragments: dict[str, str]) -> None:
+    """Gathers the fragments that `text` includes, each after those that it includes itself."""
+    for line in _include.findall(text):
+        for name in line.split():
+            if name not in fragments:
+                fragment = _read(f"fragments/{name}.lua")
+                _collect(fragment, fragments)
+                fragments[name] = fragment
+
+
+def _constants(text: str) -> list[str]:
+    """Lua locals for the names that `text` uses: a script runs thousands of times a second, so it gets no others."""
+    values: dict[str, str] = {name: f"'{value}'" for name, value in _NAMES.items()}
+    values.update({code.name: str(code.value) for code in Code})
+    return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
+
+
+CREATE_TASK: Final = Script("create_task")
+CLAIM_TASKS: Final = Script("claim_tasks")
+EXTEND_LEASE: Final = Script("extend_lease")
+FINISH_TASK: Final = Script("finish_task")
+REQUEUE_TASK: Final = Script("requeue_task")
+DEFER_TASK: Final = Script("defer_task")
+READ_TASK: Final = Script("read_task")
+FIND_ENDED: Final = Script("find_ended")
+SWEEP_LEASES: Final = Script("sweep_leases")
+SWEEP_DELAYED: Final = Script("sweep_delayed")
+SWEEP_DEADLINES: Final = Script("sweep_deadlines")
+TRIM_FINISHED: Final = Script("trim_finished")
+
+ALL: Final = (
+    CREATE_TASK,
+    CLAIM_TASKS,
+    EXTEND_LEASE,
+    FINISH_TASK,
+    REQUEUE_TASK,
+    DEFER_TASK,
+    READ_TASK,
+    FIND_ENDED,
+    SWEEP_LEASES,
+    SWEEP_DELAYED,
+    SWEEP_DEADLINES,
+    TRIM_FINISHED,
+)

@@ -1,0 +1,268 @@
+"""One method per state change of a task: the script's arguments in, a typed answer out, codes to errors once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from broker import naming
+from broker.errors import (
+    IdempotencyMismatchError,
+    LeaseLostError,
+    TaskAlreadyFinalError,
+    TaskConflictError,
+    TaskNotFoundError,
+)
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask
+from broker.store import scripts
+from broker.store.codes import Code
+from broker.store.link import Command, Link, Reply
+from broker.task import TaskState
+
+SWEEP_BATCH: Final = 200
+"""Tasks a sweep script handles at most: some milliseconds of the server's time."""
+
+
+class Created(msgspec.Struct, frozen=True):
+    """The answer to a create: the task that now has the uuid, new or not."""
+
+    uuid: str
+    is_new: bool
+    seal: str
+    state: TaskState
+    document: bytes | None
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """One claimed attempt; times in milliseconds of the server's clock."""
+
+    uuid: str
+    queue: str
+    attempt: int
+    lease: str
+    lease_end_ms: int
+    created_ms: int
+    expires_ms: int
+    payload: bytes | None
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """The answer to a completion that won, or repeats the winner."""
+
+    changed: bool
+    document: bytes | None
+
+
+class ClaimWish(msgspec.Struct, frozen=True):
+    """How many tasks of one queue a worker would take."""
+
+    queue: str
+    most: int
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+
+
+def create_command(new: NewTask, *, wants_document: bool) -> Command:
+    """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
+    return scripts.CREATE_TASK.command(
+        naming.task_key(new.uuid),
+        new.uuid,
+        _flag(new.uuid_is_chosen),
+        new.queue,
+        new.payload,
+        new.fingerprint,
+        new.priority,
+        new.delay_ms,
+        new.expires_ms,
+        new.retention_ms,
+        "" if new.max_attempts is None else new.max_attempts,
+        new.seal,
+        new.idempotency or "",
+        _flag(wants_document),
+        new.retry_of or "",
+        # A second run attaches to what the first one made.
+        repeatable=True,
+    )
+
+
+def read_created(reply: Reply, new: NewTask) -> Created:
+    """Reads the reply to `create_command`.
+
+    Raises:
+        TaskConflictError: The uuid names a task with another queue or payload.
+        IdempotencyMismatchError: The key stands for another request.
+    """
+    code, uuid = reply[0], reply[1].decode()
+    if code == Code.CONFLICT:
+        raise TaskConflictError(
+            f"The uuid {uuid} already names a task with another queue or payload: choose another uuid, or send what "
+            "the first call sent to attach to it."
+        )
+    if code == Code.MISMATCH:
+        raise IdempotencyMismatchError(
+            "This Idempotency-Key already stands for another request of the queue: use a new key for a new request."
+        )
+    return Created(uuid, code == Code.CREATED, reply[2].decode(), TaskState(reply[3].decode()), reply[4])
+
+
+class Transitions:
+    """Every change of state that the store knows.
+
+    Args:
+        link: The connection that the scripts run on.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def create(self, new: NewTask) -> Created:
+        """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
+        return read_created(await self._link.send(create_command(new, wants_document=True)), new)
+
+    async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
+        """Takes up to so many tasks of each queue, highest priority first, then oldest."""
+        arguments: list[str | int] = [worker, naming.new_secret(), lease_ms]
+        for wish in wishes:
+            arguments += [wish.queue, wish.most, wish.max_attempts]
+        # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
+        reply = await self._link.send(
+            scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
+        )
+        return [_read_claimed(row) for row in reply]
+
+    async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
+        """Renews a lease; gives its new end in milliseconds, or the state in which somebody else ended the task.
+
+        Raises:
+            LeaseLostError, TaskNotFoundError
+        """
+        reply = await self._link.send(
+            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, progress, repeatable=True)
+        )
+        _raise_lost(reply[0], uuid)
+        return TaskState(reply[1].decode()) if reply[0] == Code.FINAL else int(reply[1])
+
+    async def finish(
+        self, uuid: str, completion: Completion, *, lease: str | None = None, wants_document: bool = False
+    ) -> Changed:
+        """Ends a task. Without `lease`, as a third party.
+
+        Raises:
+            TaskAlreadyFinalError: It has another outcome.
+            LeaseLostError, TaskNotFoundError
+        """
+        reply = await self._link.send(
+            scripts.FINISH_TASK.command(
+                naming.task_key(uuid),
+                uuid,
+                completion.state,
+                completion.result,
+                completion.error,
+                completion.fingerprint,
+                lease or "",
+                _flag(wants_document),
+                # The worst that a second run can do is to answer `changed: false` to the one who changed it.
+                repeatable=True,
+            )
+        )
+        _raise_lost(reply[0], uuid)
+        if reply[0] == Code.FINAL:
+            raise _already_final(uuid, reply[1])
+        return Changed(reply[0] == Code.CHANGED, reply[1])
+
+    async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
+        """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
+
+        Raises:
+            TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError
+        """
+        return await self._requeue(uuid, lease, failed=True, delay_ms=delay_ms, completion=completion) == Code.REQUEUED
+
+    async def give_back(self, uuid: str, lease: str, delay_ms: int = 0) -> None:
+        """Returns a task unharmed; the attempt does not count. Raises as `retry` does."""
+        await self._requeue(uuid, lease, failed=False, delay_ms=delay_ms, completion=None)
+
+    async def defer(self, uuid: str, lease: str) -> None:
+        """Leaves a running task to a third party. Raises as `retry` does."""
+        reply = await self._link.send(
+            scripts.DEFER_TASK.command(naming.task_key(uuid), uuid, lease, "", repeatable=False)
+        )
+        _raise_lost(reply[0], uuid)
+        if reply[0] == Code.FINAL:
+            raise _already_final(uuid, reply[1])
+
+    async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
+        """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
+        reply = await self._link.send(
+            Command(("SET", naming.sweep_turn_key(), sweeper, "NX", "PX", turn_ms), repeatable=True)
+        )
+        return reply is not None
+
+    async def sweep_leases(self) -> int:
+        """Requeues or fails tasks whose lease ran out; how many."""
+        return await self._sweep(scripts.SWEEP_LEASES, naming.leases_key())
+
+    async def sweep_delayed(self) -> int:
+        """Makes due tasks claimable; how many."""
+        return await self._sweep(scripts.SWEEP_DELAYED, naming.delayed_key())
+
+    async def sweep_deadlines(self) -> int:
+        """Expires open tasks and forgets ended ones whose time is over; how many."""
+        return await self._sweep(scripts.SWEEP_DEADLINES, naming.deadlines_key())
+
+    async def trim_finished(self, most_tasks: int, most_bytes: int) -> int:
+        """Forgets the oldest ended tasks beyond the limits; how many."""
+        return await self._sweep(scripts.TRIM_FINISHED, naming.finished_key(), most_tasks, most_bytes)
+
+    async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
+        return int(await self._link.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
+
+    async def _requeue(
+        self, uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None
+    ) -> Code:
+        reply = await self._link.send(
+            scripts.REQUEUE_TASK.command(
+                naming.task_key(uuid),
+                uuid,
+                lease,
+                _flag(failed),
+                delay_ms,
+                completion.error if completion else "",
+                completion.fingerprint if completion else "",
+                "",
+                repeatable=False,
+            )
+        )
+        _raise_lost(reply[0], uuid)
+        if reply[0] == Code.FINAL:
+            raise _already_final(uuid, reply[1])
+        return Code(reply[0])
+
+
+def _read_claimed(row: list[Any]) -> Claimed:
+    return Claimed(
+        uuid=row[0].decode(),
+        queue=row[1].decode(),
+        attempt=int(row[2]),
+        lease=row[3].decode(),
+        lease_end_ms=int(row[4]),
+        created_ms=int(row[5]),
+        expires_ms=int(row[6]),
+        payload=row[7],
+    )
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else ""
+
+
+def _raise_lost(code: int, uuid: str) -> None:
+    if code == Code.NOT_FOUND:
+        raise TaskNotFoundError(uuid)
+    if code == Code.LEASE_LOST:
+        raise LeaseLostError(f"This lease of task {uuid} no longer holds: it ran out, was replaced or was given back.")
+
+
+def _already_final(uuid: str, document: bytes) -> TaskAlreadyFinalError:
+    return TaskAlreadyFinalError(f"Task {uuid} has already ended with another outcome.", document=document)

@@ -1,0 +1,233 @@
+"""A worker process: handlers by queue, slots, claims when the bell rings, and a drain that leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from broker.background import Background
+from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
+from broker.executor import Executor
+from broker.handlers import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_S, Handler, HandlerFunction, ThreadLane
+from broker.recovery import Recovery
+from broker.request_bell import RequestBell
+from broker.requests import DEFAULT_MAX_ATTEMPTS, milliseconds
+from broker.settings import Settings
+from broker.store import scripts
+from broker.store.link import Link
+from broker.store.topology import Topology
+from broker.store.transitions import Claimed, ClaimWish, Transitions
+
+log = logging.getLogger("broker.worker")
+
+ASK_EVERY_S: Final = 1.0
+"""How often a worker with free slots asks unrung: what a lost doorbell costs at most."""
+MOST_PER_CLAIM: Final = 100
+"""Tasks of one queue a claim takes: with payloads at their limit that is 25 MB."""
+RETRY_CLAIM_S: Final = 0.5
+
+F = TypeVar("F", bound=HandlerFunction)
+
+
+class Worker:
+    """Runs handlers for the tasks of their queues.
+
+    ```python
+    worker = Worker()
+
+    @worker.handler("createbranch", concurrency=32, timeout=60, max_attempts=3)
+    async def create_branch(task: Task) -> dict: ...
+    ```
+    """
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+
+    def handler(
+        self,
+        queue: str,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+    ) -> Callable[[F], F]:
+        """Makes the decorated function the handler of a queue; a plain `def` runs in a bounded thread pool.
+
+        Args:
+            queue: Whose tasks it takes.
+            concurrency: Tasks it runs at a time in this process.
+            timeout: Seconds after which an attempt is given up as failed.
+            max_attempts: Executions at most, where the task names no limit of its own.
+
+        Raises:
+            ConfigurationError: The queue has a handler already, or an argument cannot be used.
+        """
+
+        def register(function: F) -> F:
+            if queue in self.handlers:
+                raise ConfigurationError(f"The queue {queue} has a handler already; a worker takes one per queue.")
+            self.handlers[queue] = Handler(queue, function, concurrency, timeout, max_attempts)
+            return function
+
+        return register
+
+    async def run(self, settings: Settings, *, stop: asyncio.Event, concurrency: int | None = None) -> None:
+        """Works until `stop` is set, then drains: finishes what fits into `settings.drain_s`, gives the rest back.
+
+        Args:
+            settings: What to run with.
+            stop: Set it to have the worker end.
+            concurrency: Overrides every handler's own.
+
+        Raises:
+            ConfigurationError: There are no handlers, or the server cannot be used.
+            StoreUnavailableError: Redis does not answer at the start.
+        """
+        if not self.handlers:
+            raise ConfigurationError("The worker has no handlers: decorate a function with @worker.handler(queue).")
+        process = _WorkerProcess(list(self.handlers.values()), settings, concurrency)
+        await process.open()
+        try:
+            await stop.wait()
+            await process.drain()
+        finally:
+            await process.close()
+
+
+class _Lane:
+    """The slots of one handler, and whether its queue may hold more."""
+
+    def __init__(self, handler: Handler, concurrency: int) -> None:
+        self.handler = handler
+        self.free = concurrency
+        self.may_hold_more = True
+        self.threads = None if handler.is_async else ThreadLane(handler)
+
+    def wish(self) -> ClaimWish:
+        return ClaimWish(self.handler.queue, min(self.free, MOST_PER_CLAIM), self.handler.max_attempts)
+
+
+class _WorkerProcess:
+    """The connections and loops behind `Worker.run`."""
+
+    def __init__(self, handlers: list[Handler], settings: Settings, concurrency: int | None) -> None:
+        self._settings = settings
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
+        self._lease_ms = milliseconds(settings.lease_s)
+        topology = Topology.from_url(settings.redis_url)
+        self._link = Link(
+            topology,
+            name=f"broker-worker-{self._name}",
+            scripts=tuple(script.source for script in scripts.ALL),
+        )
+        self._transitions = Transitions(self._link)
+        self._executor = Executor(self._transitions, settings)
+        self._bell = RequestBell(
+            topology,
+            worker=self._name,
+            queues=list(self._lanes),
+            on_ring=self._ring,
+            on_ended=self._executor.end,
+        )
+        self._wake = asyncio.Event()
+        self._background = Background()
+        self._claiming: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self._link.open()
+        try:
+            await self._bell.open()
+        except BaseException:
+            await self._link.close()
+            raise
+        recovery = Recovery(self._transitions, self._settings, self._name)
+        self._background.spawn(recovery.run_forever(), "recovery")
+        self._background.spawn(self._executor.renew_forever(), "lease renewal")
+        self._background.spawn(self._ask_unrung(), "slow asking")
+        self._claiming = self._background.spawn(self._claim_forever(), "claiming")
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Claims no more, lets finish what fits, and gives the rest back."""
+        if self._claiming is not None:
+            await self._stop_claiming(self._claiming)
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await self._executor.until_idle()
+        except TimeoutError:
+            log.info("%d tasks are given back after a drain of %g s.", self._executor.running, self._settings.drain_s)
+
+    async def close(self) -> None:
+        self._executor.drain()
+        await self._executor.until_idle()
+        await self._background.cancel()
+        for lane in self._lanes.values():
+            if lane.threads is not None:
+                lane.threads.close()
+        await self._bell.close()
+        await self._link.close()
+
+    async def _stop_claiming(self, claiming: asyncio.Task[None]) -> None:
+        """Ends the loop between two claims: a claim on its way may have taken tasks."""
+        self._is_stopping = True
+        self._wake.set()
+        await asyncio.wait({claiming})
+
+    _is_stopping = False
+
+    def _ring(self, queue: str) -> None:
+        lane = self._lanes[queue]
+        lane.may_hold_more = True
+        if lane.free:
+            self._wake.set()
+
+    async def _ask_unrung(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_EVERY_S * random.uniform(0.75, 1.0))  # noqa: S311
+            for queue in self._lanes:
+                self._ring(queue)
+
+    async def _claim_forever(self) -> None:
+        while not self._is_stopping:
+            await self._wake.wait()
+            self._wake.clear()
+            asking = [lane for lane in self._lanes.values() if lane.may_hold_more and lane.free]
+            if asking and not self._is_stopping:
+                await self._claim(asking)
+
+    async def _claim(self, asking: list[_Lane]) -> None:
+        wishes = [lane.wish() for lane in asking]
+        for lane in asking:
+            # Set again by a ring during the claim, which may have come too late for it.
+            lane.may_hold_more = False
+        try:
+            claimed = await self._transitions.claim(self._name, self._lease_ms, wishes)
+        except (StoreUnavailableError, StoreError) as error:
+            log.warning("No claim: %s", error)
+            await asyncio.sleep(RETRY_CLAIM_S)
+            return
+        self._start_all(claimed)
+        self._ask_on(wishes, claimed)
+
+    def _start_all(self, claimed: list[Claimed]) -> None:
+        for task in claimed:
+            lane = self._lanes[task.queue]
+            lane.free -= 1
+            self._executor.start(task, lane.handler, lane.threads, lambda lane=lane: self._free(lane))  # type: ignore[misc]
+
+    def _ask_on(self, wishes: list[ClaimWish], claimed: list[Claimed]) -> None:
+        """A queue that gave all that was asked of it may hold more."""
+        for wish in wishes:
+            if sum(task.queue == wish.queue for task in claimed) == wish.most:
+                self._ring(wish.queue)
+
+    def _free(self, lane: _Lane) -> None:
+        lane.free += 1
+        if lane.may_hold_more:
+            self._wake.set()
