@@ -59,9 +59,7 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._link = Link(
-            topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL)
-        )
+        self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
         self.transitions = Transitions(self._link)
         self.queries = Queries(self._link)
         self.hub = ResponseHub(topology, name=self.name, queries=self.queries)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from broker.task import TaskState
+
 
 class BrokerError(Exception):
     """Base of everything raised here on purpose. `code` never changes; the message is for people."""
@@ -45,7 +47,9 @@ class TaskNotFoundError(BrokerError):
     code = "task-not-found"
 
     def __init__(self, uuid: str) -> None:
-        super().__init__(f"There is no task with the uuid {uuid}: it was never created, or its record is no longer kept.")
+        super().__init__(
+            f"There is no task with the uuid {uuid}: it was never created, or its record is no longer kept."
+        )
         self.uuid = uuid
 
 
@@ -62,12 +66,14 @@ class IdempotencyMismatchError(BrokerError):
 
 
 class TaskAlreadyFinalError(BrokerError):
-    """The task has ended with another outcome. `document` is the winner's task JSON, as stored."""
+    """The task has ended with another outcome: `state`, and `document`, the winner's task JSON as stored."""
 
     code = "task-already-final"
 
-    def __init__(self, message: str, *, document: bytes) -> None:
-        super().__init__(message)
+    def __init__(self, uuid: str, state: TaskState, document: bytes) -> None:
+        super().__init__(f"Task {uuid} has already ended ({state}) with another outcome, which stays.")
+        self.uuid = uuid
+        self.state = state
         self.document = document
 
 

@@ -176,10 +176,12 @@ class Executor:
             if attempt.stop is not None:
                 raise
             return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its task's error
+        except Exception as error:  # whatever a handler raises is its task's error
             if isinstance(error, TimeoutError) and time_limit.expired():
                 attempt.stop = Stop.ENDED
-                return _failure("timeout", f"The handler took longer than {attempt.handler.timeout_s:g} s.", may_retry=True)
+                return _failure(
+                    "timeout", f"The handler took longer than {attempt.handler.timeout_s:g} s.", may_retry=True
+                )
             return _failure_of(error)
         return None if result is DEFERRED else self._success(result)
 

@@ -47,7 +47,7 @@ def new_secret() -> str:
     return secrets.token_urlsafe(16)
 
 
-# Public channels ------------------------------------------------------------------------------------------------------
+# Public channels
 
 
 def request_channel(queue: str, uuid: str) -> str:
@@ -65,7 +65,7 @@ def response_channel(queue: str, uuid: str) -> str:
     return f"{queue}{RESPONSE_INFIX}{uuid}"
 
 
-# Internal channels: never match `*-request-*` or `*-response-*` --------------------------------------------------------
+# Internal channels: never match `*-request-*` or `*-response-*`
 
 
 def probe_channel(instance: str) -> str:
@@ -83,7 +83,7 @@ def worker_channel(worker: str) -> str:
     return worker_channel_prefix() + worker
 
 
-# Keys -----------------------------------------------------------------------------------------------------------------
+# Keys
 
 
 def task_prefix() -> str:

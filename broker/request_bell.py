@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import hiredis
-
 from broker import naming
 from broker.errors import StoreError, StoreUnavailableError
-from broker.store.link import Command, Link, Push
+from broker.store.link import Command, Link, Push, pack
 from broker.store.topology import Topology
 
 
@@ -67,9 +65,7 @@ class RequestBell:
         if not self._subscribe_next:
             return b""
         self._subscribe_next = False
-        return hiredis.pack_command(("PSUBSCRIBE", *self._queues)) + hiredis.pack_command(
-            ("SUBSCRIBE", self._own_channel)
-        )
+        return pack(("PSUBSCRIBE", *self._queues)) + pack(("SUBSCRIBE", self._own_channel))
 
     def _ring_all(self, fence: asyncio.Future[object]) -> None:
         if fence.cancelled() or isinstance(fence.exception(), StoreUnavailableError | StoreError):

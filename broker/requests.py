@@ -41,7 +41,9 @@ class CreateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     queue: Queue = naming.DEFAULT_QUEUE
     payload: JsonValue | UnsetType = UNSET
     wait: Wait | None = None
-    expires_in: Annotated[Duration, Meta(description="Seconds until the task expires unless it has ended.")] | None = None
+    expires_in: Annotated[Duration, Meta(description="Seconds until the task expires unless it has ended.")] | None = (
+        None
+    )
     retention: Annotated[Delay, Meta(description="Seconds that the ended task's record is kept.")] | None = None
     priority: Annotated[int, Meta(ge=0, le=9, description="9 goes first.")] = 0
     delay: Delay = 0

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-import hiredis
 import msgspec
 
 from broker import naming
@@ -23,7 +22,7 @@ from broker.background import Background
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
 from broker.store import scripts
-from broker.store.link import Command, Link, Push, Reply
+from broker.store.link import Command, Link, Push, Reply, pack
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
 from broker.task import TaskState
@@ -369,10 +368,7 @@ class ResponseHub:
 
 
 def _batches(command: str, names: list[bytes]) -> list[bytes]:
-    return [
-        hiredis.pack_command((command, *names[start : start + SUBSCRIBE_BATCH]))
-        for start in range(0, len(names), SUBSCRIBE_BATCH)
-    ]
+    return [pack((command, *names[start : start + SUBSCRIBE_BATCH])) for start in range(0, len(names), SUBSCRIBE_BATCH)]
 
 
 def _read_message(data: bytes) -> _Message | None:

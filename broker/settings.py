@@ -21,7 +21,7 @@ Count = Annotated[int, Meta(gt=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process runs with. Each field is the environment variable `BROKER_<NAME>` and a flag of the same name."""
+    """What one process runs with. Each field is an environment variable `BROKER_<NAME>` and a flag of the same name."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     wait_default_s: Annotated[float, Meta(ge=0)] = 55.0
@@ -61,8 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def _checked(self) -> Settings:
         if self.wait_default_s > self.wait_max_s:
             raise ConfigurationError(
-                f"BROKER_WAIT_DEFAULT_S ({self.wait_default_s:g}) is longer than BROKER_WAIT_MAX_S ({self.wait_max_s:g}): "
-                "lower the first or raise the second."
+                f"BROKER_WAIT_DEFAULT_S ({self.wait_default_s:g}) is longer than BROKER_WAIT_MAX_S "
+                f"({self.wait_max_s:g}): lower the first or raise the second."
             )
         return self
 

@@ -123,7 +123,7 @@ class Task(msgspec.Struct, kw_only=True):
 
     def _bound(self) -> TaskActions:
         if self.actions is None:
-            raise RuntimeError("This task is only a snapshot: read it through a Broker or a BrokerClient to wait on it.")
+            raise RuntimeError("This task is only a snapshot: read it through a Broker or a BrokerClient to wait.")
         actions: TaskActions = self.actions
         return actions
 

@@ -92,7 +92,7 @@ def refusal(raw: bytes, field: str, reason: str) -> InvalidRequestError:
     except (ValueError, RecursionError):
         return MalformedJsonError(f"`{field}` is not valid JSON: {reason}.", field=field)
     return InvalidRequestError(
-        f"`{field}` holds NaN, Infinity, a number beyond double precision or a lone surrogate, which JSON readers refuse.",
+        f"`{field}` holds NaN, Infinity, a number beyond double precision or a lone surrogate, which readers refuse.",
         field=field,
     )
 

@@ -136,6 +136,7 @@ class _WorkerProcess:
             on_ended=self._executor.end,
         )
         self._wake = asyncio.Event()
+        self._is_stopping = False
         self._background = Background()
         self._claiming: asyncio.Task[None] | None = None
 
@@ -178,8 +179,6 @@ class _WorkerProcess:
         self._is_stopping = True
         self._wake.set()
         await asyncio.wait({claiming})
-
-    _is_stopping = False
 
     def _ring(self, queue: str) -> None:
         lane = self._lanes[queue]

@@ -20,7 +20,7 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
 )
-from broker.task import Task, TaskActions
+from broker.task import Task, TaskActions, TaskState
 
 TRY_AGAIN: Final = frozenset({502, 503, 504})
 """The statuses that say: not now, perhaps in a moment."""
@@ -120,9 +120,9 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
     sentence = problem.detail or problem.title or f"The API answered {answer.status} {problem.code}."
     match problem.code:
         case TaskNotFoundError.code:
-            return _not_found(uuid, sentence)
-        case TaskAlreadyFinalError.code:
-            return TaskAlreadyFinalError(sentence, document=bytes(problem.task))
+            return _saying(sentence, TaskNotFoundError(uuid))
+        case TaskAlreadyFinalError.code if (winner := _state_of(problem.task)) is not None:
+            return _saying(sentence, TaskAlreadyFinalError(uuid, winner, bytes(problem.task)))
         case StoreUnavailableError.code:
             return StoreUnavailableError(sentence, may_have_run=may_have_run)
         case InvalidRequestError.code:
@@ -152,10 +152,17 @@ def unreachable(url: str, reason: Exception) -> ApiError:
     )
 
 
-def _not_found(uuid: str, sentence: str) -> TaskNotFoundError:
-    error = TaskNotFoundError(uuid)
-    error.args = (sentence,)  # the API's own sentence: it may be in another language
+def _saying(sentence: str, error: BrokerError) -> BrokerError:
+    """The error with the API's own sentence instead of its class's: it may be in another language."""
+    error.args = (sentence,)
     return error
+
+
+def _state_of(document: msgspec.Raw) -> TaskState | None:
+    try:
+        return _task_decoder.decode(document).state
+    except (msgspec.MsgspecError, RecursionError):
+        return None
 
 
 def _unexpected(answer: Answer) -> ApiError:

@@ -1,4 +1,4 @@
-"""What `broker doctor` looks at: whether a server is one that the broker can rely on, and lets this user do its work."""
+"""What `broker doctor` looks at: whether the broker can rely on a server, and this user may do there what it must."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Rol
     for queue in queues:
         if not naming.is_queue(queue):
             raise ConfigurationError(f"{queue!r} cannot be the name of a queue: it must match {naming.QUEUE_PATTERN}.")
-    address = Topology.from_url(url).address
+    topology = Topology.from_url(url)
     client: Any
     with redis.Redis.from_url(
         url,
@@ -77,10 +77,10 @@ def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Rol
         socket_connect_timeout=ANSWER_DEADLINE_S,
         decode_responses=True,
     ) as client:
-        connection = _connection(client, address)
+        connection = _connection(client, topology.address)
         if connection.status == "fail":
             return [connection]
-        patient = Patient(client, address, _user(client), queues, role)
+        patient = Patient(client, topology.address, topology.username or "default", queues, role)
         return [connection, *(finding for name, check in _checks.items() for finding in _checked(name, check, patient))]
 
 
@@ -104,13 +104,6 @@ def _connection(client: Any, address: str) -> Finding:
             "connection", "fail", f"Nothing answers at {address} ({error}): check the URL, and that the server runs."
         )
     return Finding("connection", "ok", f"{address} answers, lets this user in and speaks RESP3.")
-
-
-def _user(client: Any) -> str:
-    try:
-        return str(client.execute_command("ACL", "WHOAMI"))
-    except RedisError:
-        return "this user"
 
 
 def _checked(name: str, check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> list[Finding]:
@@ -231,18 +224,23 @@ def _delivery(patient: Patient) -> Iterator[Finding]:
 
 def _rights(patient: Patient) -> Iterator[Finding]:
     """What is missing for scripts, then for each role."""
-    common = list(rights.missing(patient.client, patient.user, rights.common_rights(patient.queues)))
-    yield from _verdict("rights", common, "fail", f"The user {patient.user} may run every script on the broker's keys.")
+    user, queues = patient.user, ", ".join(patient.queues)
+    try:
+        common = _missing(patient, rights.common_rights)
+    except NoPermissionError:
+        rule = f"ACL SETUSER {user} +eval"
+        yield Finding("rights", "fail", f"The user {user} may not run EVAL ({rule}): its other rights cannot be seen.")
+        return
+    yield _verdict("rights", user, common, "fail", f"The user {user} may run every script on the broker's keys.")
     missing: dict[Role, list[str]] = {
-        "api": list(rights.missing(patient.client, patient.user, rights.api_rights(patient.queues))),
-        "worker": list(rights.missing(patient.client, patient.user, rights.worker_rights(patient.queues))),
+        "api": _missing(patient, rights.api_rights),
+        "worker": _missing(patient, rights.worker_rights),
     }
     roles: tuple[Role, ...] = ("api", "worker") if patient.role is None else (patient.role,)
     # A user for each role is good practice: what the other one needs is no failure.
     severity: Status = "fail" if all(missing[role] for role in roles) else "warn"
     for role in roles:
-        queues = ", ".join(patient.queues)
-        yield from _verdict(f"rights-{role}", missing[role], severity, _fit_for[role].format(queues=queues))
+        yield _verdict(f"rights-{role}", user, missing[role], severity, _fit_for[role].format(queues=queues))
 
 
 _fit_for: Final[dict[Role, str]] = {
@@ -260,6 +258,16 @@ _checks: Final[dict[str, Callable[[Patient], Iterator[Finding]]]] = {
     "delivery": _delivery,
     "rights": _rights,
 }
+
+
+def _missing(patient: Patient, wanted: Callable[[Sequence[str]], Iterator[rights.Right]]) -> list[str]:
+    return rights.missing(patient.client, patient.user, wanted(patient.queues))
+
+
+def _verdict(name: str, user: str, missing: list[str], severity: Status, good: str) -> Finding:
+    if missing:
+        return Finding(name, severity, f"The user {user} {'; '.join(missing)}.")
+    return Finding(name, "ok", good)
 
 
 # Small parts ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -49,6 +49,13 @@ _LEAVE: Final = ("LOADING", "READONLY", "MASTERDOWN")
 _NOT_YET: Final = object()
 
 
+def pack(arguments: Sequence[Argument]) -> bytes:
+    """A command as RESP bytes."""
+    # hiredis declares a tuple of exactly one argument, where it takes any number.
+    packed: bytes = hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]
+    return packed
+
+
 class Command(msgspec.Struct, frozen=True):
     """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
 
@@ -64,7 +71,7 @@ class _Call:
 
     def __init__(self, command: Command, future: asyncio.Future[Reply], deadline: float) -> None:
         self.command = command
-        self.packed = hiredis.pack_command(command.arguments)
+        self.packed = pack(command.arguments)
         self.future = future
         self.deadline = deadline
         self.was_written = False
@@ -332,7 +339,8 @@ class Link:
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
         everything = asyncio.gather(*[call.future for call in calls])
-        await asyncio.wait({everything, connection.lost}, return_when=asyncio.FIRST_COMPLETED)
+        parts: list[asyncio.Future[Any]] = [everything, connection.lost]
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
             everything.cancel()
             raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")

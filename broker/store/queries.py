@@ -49,9 +49,7 @@ class Queries:
         """Those of `uuids` (a few hundred at most) whose tasks have ended or are gone."""
         if not uuids:
             return []
-        reply = await self._link.send(
-            scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True)
-        )
+        reply = await self._link.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
         return [uuid.decode() for uuid in reply]
 
     async def publish(self, channel: str, message: str) -> int:

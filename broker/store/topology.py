@@ -84,7 +84,7 @@ def _parse(url: str) -> dict[str, Any]:
     from redis.connection import parse_url
 
     try:
-        return dict(parse_url(url))
+        return dict(parse_url(url))  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"The Redis URL cannot be used ({error}): give one of {_SCHEMES}.") from None
 

@@ -51,7 +51,9 @@ class Claimed(msgspec.Struct, frozen=True):
 class Changed(msgspec.Struct, frozen=True):
     """The answer to a completion that won, or repeats the winner."""
 
+    uuid: str
     changed: bool
+    state: TaskState
     document: bytes | None
 
 
@@ -168,8 +170,8 @@ class Transitions:
         )
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply[1])
-        return Changed(reply[0] == Code.CHANGED, reply[1])
+            raise _already_final(uuid, reply)
+        return Changed(uuid, reply[0] == Code.CHANGED, TaskState(reply[1].decode()), reply[2])
 
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
@@ -190,7 +192,7 @@ class Transitions:
         )
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply[1])
+            raise _already_final(uuid, reply)
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
@@ -236,7 +238,7 @@ class Transitions:
         )
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply[1])
+            raise _already_final(uuid, reply)
         return Code(reply[0])
 
 
@@ -264,5 +266,5 @@ def _raise_lost(code: int, uuid: str) -> None:
         raise LeaseLostError(f"This lease of task {uuid} no longer holds: it ran out, was replaced or was given back.")
 
 
-def _already_final(uuid: str, document: bytes) -> TaskAlreadyFinalError:
-    return TaskAlreadyFinalError(f"Task {uuid} has already ended with another outcome.", document=document)
+def _already_final(uuid: str, reply: Reply) -> TaskAlreadyFinalError:
+    return TaskAlreadyFinalError(uuid, TaskState(reply[1].decode()), reply[2])

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]   the record's key
 -- ARGV      1 uuid   2 lease   3 "1" when the reply should carry the task JSON
--- returns   {DEFERRED, task JSON or false}, {FINAL, task JSON}, {LEASE_LOST} or {NOT_FOUND}
+-- returns   {DEFERRED, state, task JSON or false}, {FINAL, state, task JSON}, {LEASE_LOST} or {NOT_FOUND}
 --
 -- @include clock record settle
 local uuid = ARGV[1]
@@ -12,11 +12,11 @@ if not record then
   return { NOT_FOUND }
 end
 if not is_open(record) or expire_if_over(uuid, record, now_ms()) then
-  return { FINAL, task_json(uuid, record) }
+  return { FINAL, record.state, task_json(uuid, record) }
 end
 if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
 end
 redis.call('ZREM', LEASES, uuid)
 redis.call('HDEL', TASK .. uuid, 'lease', 'worker')
-return { DEFERRED, ARGV[3] == '1' and task_json(uuid, record) }
+return { DEFERRED, record.state, ARGV[3] == '1' and task_json(uuid, record) }

@@ -4,8 +4,8 @@
 -- KEYS[1]   the record's key
 -- ARGV      1 uuid   2 lease   3 "1" when the attempt counts as failed   4 delay ms   5 error (JSON text, "" for none)
 --           6 outcome fingerprint, should this have been the last attempt   7 "1" when the reply should carry task JSON
--- returns   {REQUEUED, task JSON or false}, {CHANGED, the same} when attempts are exhausted and the task has failed,
---           {FINAL, task JSON} when somebody else ended it, {LEASE_LOST} or {NOT_FOUND}
+-- returns   {REQUEUED, state, task JSON or false}, {CHANGED, the same} when attempts are exhausted and the task has
+--           failed, {FINAL, state, task JSON} when somebody else ended it, {LEASE_LOST} or {NOT_FOUND}
 --
 -- @include clock record settle requeue
 local uuid, failed, delay, error_text = ARGV[1], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5]
@@ -15,7 +15,7 @@ if not record then
 end
 local now = now_ms()
 if not is_open(record) or expire_if_over(uuid, record, now) then
-  return { FINAL, task_json(uuid, record) }
+  return { FINAL, record.state, task_json(uuid, record) }
 end
 if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
@@ -31,4 +31,4 @@ else
   requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
   code = REQUEUED
 end
-return { code, ARGV[7] == '1' and task_json(uuid, record) }
+return { code, record.state, ARGV[7] == '1' and task_json(uuid, record) }

@@ -1,0 +1,63 @@
+"""An answer before it is written: status, headers, body."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+Header = tuple[bytes, bytes]
+
+JSON: Final = b"application/json"
+VARY: Final[Header] = (b"vary", b"Accept-Language")
+COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store"))
+
+
+class Answer:
+    """What a call gives back; `asgi_headers` adds what every answer carries."""
+
+    __slots__ = ("body", "content_type", "etag", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: Sequence[Header] = (),
+        *,
+        content_type: bytes = JSON,
+        etag: bytes | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+        self.content_type = content_type
+        self.etag = etag
+
+    def asgi_headers(self) -> list[Header]:
+        """All headers. An answer with an ETag may be kept, if it is checked each time; any other may not."""
+        if self.etag is None:
+            headers = [*COMMON_HEADERS, *self.headers]
+        else:
+            headers = [VARY, (b"cache-control", b"no-cache"), (b"etag", self.etag), *self.headers]
+        if self.status != 304:
+            headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
+        return headers
+
+
+def json_answer(document: Any, status: int = 200) -> Answer:
+    """A plain JSON answer."""
+    return Answer(status, orjson.dumps(document))
+
+
+def etag_of(body: bytes) -> bytes:
+    """A strong ETag: equal exactly when the bodies are."""
+    return b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+
+
+def etag_matches(if_none_match: str, etag: bytes) -> bool:
+    """RFC 9110 section 13.1.2: `*`, or any of the listed tags by weak comparison."""
+    if if_none_match.strip() == "*":
+        return True
+    return etag.decode() in (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))

@@ -1,0 +1,223 @@
+"""One request as the calls see it: headers, query and body, each read once and within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Raw
+
+from broker import values
+from broker.errors import InvalidRequestError, PayloadTooLargeError
+from broker.requests import ErrorRequest, convert, invalid
+from broker_services.api.messages import Language, preferred_language
+from broker_services.api.problems import HttpError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+T = TypeVar("T")
+
+_error_decoder = msgspec.json.Decoder(ErrorRequest)
+
+WATCH_AFTER_S: Final = 0.25
+"""A held call's socket is watched from this age on: most are answered before, and pay nothing for it."""
+MOST_QUERY_FIELDS: Final = 200
+
+# Query parameters whose text is JSON.
+_JSON_PARAMETERS: Final = frozenset({"payload", "result", "error", "value"})
+_prefer_wait = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d+(?:\.\d+)?)"?\s*(?:[;,]|$)', re.IGNORECASE)
+
+
+class HttpRequest:
+    """A request; nothing of it is parsed before a call asks.
+
+    Args:
+        scope: ASGI's.
+        receive: ASGI's.
+        max_body_bytes: Longest acceptable body.
+        body_timeout_s: Seconds within which the body must have arrived.
+    """
+
+    __slots__ = ("_body_timeout_s", "_max_body_bytes", "method", "path", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, body_timeout_s: float) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value by its lower-case name; repeated ones are joined, as HTTP allows."""
+        found = [value for key, value in self.scope["headers"] if key == name]
+        return b", ".join(found).decode("latin-1") if found else None
+
+    @property
+    def language(self) -> Language:
+        """What its sender reads."""
+        accept = self.header(b"accept-language")
+        return Language.ENGLISH if accept is None else preferred_language(accept)
+
+    @property
+    def preferred_wait(self) -> float | None:
+        """The seconds of `Prefer: wait=N` (RFC 7240); what cannot be read is ignored, as the RFC asks."""
+        prefer = self.header(b"prefer")
+        found = None if prefer is None else _prefer_wait.search(prefer)
+        return None if found is None else float(found.group(1))
+
+    @property
+    def media_type(self) -> str:
+        """Of the body, lower-case and without parameters; empty when the sender names none."""
+        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    # Query
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """All query parameters in order. Raises InvalidRequestError."""
+        try:
+            return parse_qsl(
+                self.scope["query_string"].decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=MOST_QUERY_FIELDS,
+            )
+        except UnicodeDecodeError:
+            raise InvalidRequestError("The query is not percent-encoded UTF-8.") from None
+        except ValueError:
+            raise InvalidRequestError(f"The query has more than {MOST_QUERY_FIELDS} parameters.") from None
+
+    def query_fields(self) -> dict[str, str]:
+        """Query parameters by name, each at most once. Raises InvalidRequestError."""
+        fields: dict[str, str] = {}
+        for name, value in self.query_pairs():
+            if name in fields:
+                raise InvalidRequestError(f"`{name}` is given twice; give it once.", field=name)
+            fields[name] = value
+        return fields
+
+    def read_query(self, request_type: type[T]) -> T:
+        """The query as a request. Raises InvalidRequestError, MalformedJsonError."""
+        fields: dict[str, Any] = dict(self.query_fields())
+        for name in _JSON_PARAMETERS & fields.keys():
+            fields[name] = _json_parameter(name, fields[name])
+        return convert(fields, request_type, from_text=True)
+
+    # Body
+
+    async def read_json(self, decoder: msgspec.json.Decoder[T]) -> T:
+        """The JSON body as a request; no body counts as `{}`.
+
+        Raises:
+            HttpError: Not JSON by its media type, too slow, or with fields in the query as well.
+            MalformedJsonError, InvalidRequestError, PayloadTooLargeError
+        """
+        if self.scope["query_string"]:
+            raise InvalidRequestError(
+                "A POST takes its fields in the JSON body, not in the query; send them there, or use GET."
+            )
+        if self.media_type not in ("application/json", "") and not self.media_type.endswith("+json"):
+            raise HttpError("unsupported-media-type", f"The body is {self.media_type}; send it as application/json.")
+        return decode(await self.read_body(), decoder)
+
+    async def read_body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            PayloadTooLargeError: Longer than the limit; what follows is not read.
+            HttpError: It took too long, or the sender went away.
+        """
+        announced = self.header(b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > self._max_body_bytes:
+            raise self._too_large(int(announced))
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                return await self._receive_body()
+        except TimeoutError:
+            raise HttpError(
+                "request-timeout",
+                f"The body did not arrive within {self._body_timeout_s:g} s; send the request again.",
+                (b"connection", b"close"),
+            ) from None
+
+    async def _receive_body(self) -> bytes:
+        body = b""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part: bytes = message.get("body", b"")
+            body += part
+            if len(body) > self._max_body_bytes:
+                raise self._too_large(len(body))
+            if not message.get("more_body"):
+                return body
+
+    def _too_large(self, length: int) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"The body has {length} bytes or more; at most {self._max_body_bytes} are read.")
+
+
+class ClientGoneError(Exception):
+    """The caller closed its socket: there is nobody to answer."""
+
+
+class DisconnectWatch:
+    """While a call is held: ends it with ClientGoneError soon after its caller's socket is closed."""
+
+    __slots__ = ("_gone", "_holder", "_receive", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> DisconnectWatch:
+        holder = asyncio.current_task()
+        if holder is None:
+            raise RuntimeError("A call is held inside a task.")
+        self._holder = holder
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._gone and kind is asyncio.CancelledError:
+            self._holder.uncancel()
+            raise ClientGoneError
+
+    def _start(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._holder.cancel()
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """A JSON body as a request. Raises MalformedJsonError (400) or InvalidRequestError (422)."""
+    try:
+        return decoder.decode(body if body.strip() else b"{}")
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise values.refusal(body, "body", str(error)) from None
+    except RecursionError:
+        raise InvalidRequestError(f"The body is nested deeper than {values.MAX_NESTING} levels.") from None
+
+
+def _json_parameter(name: str, text: str) -> Any:
+    raw = text.encode()
+    return decode(raw, _error_decoder) if name == "error" else Raw(raw)

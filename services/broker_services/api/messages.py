@@ -1,0 +1,69 @@
+"""What a task's `message` says to people, in English or Chinese."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+from broker.task import TaskState
+
+
+class Language(Enum):
+    """The languages that messages exist in."""
+
+    ENGLISH = 0
+    CHINESE = 1
+
+
+_STATES: Final[Mapping[TaskState, tuple[str, str]]] = {
+    TaskState.PENDING: ("in progress", "进行中"),
+    TaskState.RUNNING: ("in progress", "进行中"),
+    TaskState.SUCCEEDED: ("completed", "已完成"),
+    TaskState.FAILED: ("failed", "失败"),
+    TaskState.CANCELLED: ("cancelled", "已取消"),
+    TaskState.EXPIRED: ("timed out", "已超时"),
+}
+_REPEATED: Final = ("already completed, nothing to set again", "已完成，无需再次设置")
+_UNKNOWN: Final = (
+    "There is no task of this uuid: it was never created, or its record is no longer kept.",
+    "未查询到任务",
+)
+
+
+def state_message(state: TaskState, language: Language) -> str:
+    """For a task in `state`."""
+    return _STATES[state][language.value]
+
+
+def repeated_message(language: Language) -> str:
+    """For a completion that repeats what has happened already."""
+    return _REPEATED[language.value]
+
+
+def unknown_task(language: Language) -> str:
+    """For a uuid without a task."""
+    return _UNKNOWN[language.value]
+
+
+@lru_cache(maxsize=256)
+def preferred_language(accept_language: str) -> Language:
+    """Chinese when the header prefers it to everything else (RFC 9110 section 12.5.4), else English."""
+    best, best_quality = "", 0.0
+    for item in accept_language[:256].split(","):
+        tag, _, parameters = item.strip().partition(";")
+        quality = _quality(parameters)
+        if quality > best_quality:
+            best, best_quality = tag.strip().lower(), quality
+    return Language.CHINESE if best == "zh" or best.startswith("zh-") else Language.ENGLISH
+
+
+def _quality(parameters: str) -> float:
+    name, _, value = parameters.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,123 @@
+"""The OpenAPI document, written from the table of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from broker_services.api import schemas
+from broker_services.api.operations import OPERATIONS, Operation, Outcome
+from broker_services.api.problems import PROBLEMS
+
+_REF: Final = "#/components/schemas/{name}"
+_DESCRIPTION: Final = (
+    "A task is created by any instance and its call is held until the task ends, by a worker or by whoever calls "
+    "`changeTaskState` on any other instance."
+)
+_HEADERS: Final[Mapping[str, str]] = {
+    "Idempotency-Key": "A repeated call attaches to the first one's task; quoted or bare, up to 255 characters.",
+    "Prefer": "`wait=N`: seconds to hold (RFC 7240); the body's `wait` beats it.",
+    "Accept-Language": "`zh` for Chinese messages.",
+    "If-None-Match": "The ETag of the last answer: 304 when nothing has changed.",
+    "Location": "Where to ask for the task.",
+    "Retry-After": "Seconds until asking again makes sense.",
+    "Preference-Applied": "The `Prefer` that was followed.",
+    "ETag": "Changes with the answer.",
+}
+
+
+@cache
+def openapi_document(version: str) -> dict[str, Any]:
+    """The whole document for this version of the service."""
+    types = {operation.request for operation in OPERATIONS if operation.request is not None}
+    types |= {outcome.schema for operation in OPERATIONS for outcome in operation.outcomes.values() if outcome.schema}
+    ordered = sorted(types | {schemas.Problem}, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "createbranch-broker", "version": version, "description": _DESCRIPTION},
+        "paths": {operation.path: _path(operation, components) for operation in OPERATIONS},
+        "components": {"schemas": components},
+    }
+
+
+def _path(operation: Operation, components: Mapping[str, Any]) -> dict[str, Any]:
+    return {method.lower(): _method(operation, method, components) for method in operation.methods}
+
+
+def _method(operation: Operation, method: str, components: Mapping[str, Any]) -> dict[str, Any]:
+    name = operation.name if method == operation.methods[0] else f"{operation.name}By{method.capitalize()}"
+    document: dict[str, Any] = {
+        "operationId": name,
+        "summary": operation.summary,
+        "parameters": [_header_parameter(header) for header in operation.headers],
+        "responses": _responses(operation, method),
+    }
+    if operation.request is None:
+        return document
+    if method == "POST":
+        document["requestBody"] = _request_body(operation)
+    else:
+        schema = components[operation.request.__name__]
+        document["parameters"] += list(_query_parameters(schema))
+    return document
+
+
+def _header_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": _HEADERS[name], "schema": {"type": "string"}}
+
+
+def _query_parameters(schema: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    for name, member in schema["properties"].items():
+        parameter: dict[str, Any] = {"name": name, "in": "query", "required": name in schema.get("required", [])}
+        if _is_plain(member):
+            parameter["schema"] = member
+        else:
+            parameter["content"] = {"application/json": {"schema": member}}
+        yield parameter
+
+
+def _is_plain(member: Mapping[str, Any]) -> bool:
+    """Whether a member is a word or a number in the query; any other is JSON text."""
+    kinds = [option.get("type") for option in member.get("anyOf", [member])]
+    return all(kind in ("string", "number", "integer", "boolean", "null") or "enum" in member for kind in kinds)
+
+
+def _request_body(operation: Operation) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(name=operation.request.__name__)}
+    content: dict[str, Any] = {"schema": schema}
+    if operation.example:
+        content["example"] = dict(operation.example)
+    return {"content": {"application/json": content}}
+
+
+def _responses(operation: Operation, method: str) -> dict[str, Any]:
+    responses = {str(status): _success(outcome, method) for status, outcome in operation.outcomes.items()}
+    by_status: dict[int, list[str]] = {}
+    for code in operation.problems:
+        by_status.setdefault(PROBLEMS[code].status, []).append(code)
+    for status, codes in by_status.items():
+        responses[str(status)] = _problem(codes)
+    return dict(sorted(responses.items()))
+
+
+def _success(outcome: Outcome, method: str) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": outcome.description}
+    if outcome.headers:
+        response["headers"] = {
+            name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in outcome.headers
+        }
+    if outcome.schema is not None and method != "HEAD":
+        schema = msgspec.json.schema_components([outcome.schema], ref_template=_REF)[0][0]
+        response["content"] = {"application/json": {"schema": schema}}
+    return response
+
+
+def _problem(codes: list[str]) -> dict[str, Any]:
+    return {
+        "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
+    }

@@ -1,0 +1,146 @@
+"""The one table of operations: the dispatcher serves from it, and the OpenAPI document is written from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from broker.requests import CancelRequest, ChangeRequest, CreateRequest, QueryRequest
+from broker_services.api import calls, schemas
+from broker_services.api.answers import Answer
+from broker_services.api.calls import Api
+from broker_services.api.http_request import HttpRequest
+
+Call = Callable[[Api, HttpRequest], Awaitable[Answer]]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One way an operation succeeds."""
+
+    description: str
+    schema: Any = None
+    headers: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One path.
+
+    `writes` marks those whose GET form changes something: it is guarded, may be switched off, and has no HEAD.
+    `scope` is what an API key needs (issue of a later version). `headers` are request headers it looks at.
+    """
+
+    path: str
+    name: str
+    summary: str
+    methods: tuple[str, ...]
+    call: Call
+    scope: str | None
+    request: Any = None
+    writes: bool = False
+    outcomes: Mapping[int, Outcome]
+    problems: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    example: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+_BODY_PROBLEMS: Final = (
+    "malformed-json",
+    "forbidden",
+    "request-timeout",
+    "payload-too-large",
+    "unsupported-media-type",
+    "invalid-request",
+    "headers-too-large",
+    "store-unavailable",
+)
+
+OPERATIONS: Final = (
+    Operation(
+        path="/createTask",
+        name="createTask",
+        summary="Creates a task, or attaches to the one of this uuid or key, and holds until it has ended.",
+        methods=("POST", "GET"),
+        call=calls.create_task,
+        scope="create",
+        request=CreateRequest,
+        writes=True,
+        outcomes={
+            200: Outcome("The task has ended, one way or another.", schemas.Task, ("Preference-Applied",)),
+            202: Outcome(
+                "The wait is over and the task goes on: ask again at `Location`.",
+                schemas.Task,
+                ("Location", "Retry-After", "Preference-Applied"),
+            ),
+        },
+        problems=(*_BODY_PROBLEMS, "task-conflict", "idempotency-mismatch", "method-not-allowed"),
+        headers=("Idempotency-Key", "Prefer", "Accept-Language"),
+        example={"queue": "createbranch", "payload": {"repository": "demo", "branch": "feature-1"}, "wait": 30},
+    ),
+    Operation(
+        path="/queryTaskState",
+        name="queryTaskState",
+        summary="Reads a task; with `wait`, holds until it has ended.",
+        methods=("GET", "HEAD"),
+        call=calls.query_task_state,
+        scope="read",
+        request=QueryRequest,
+        outcomes={
+            200: Outcome("The task, whatever its state.", schemas.Task, ("ETag", "Preference-Applied")),
+            304: Outcome("Unchanged since `If-None-Match`.", None, ("ETag",)),
+        },
+        problems=("task-not-found", "invalid-request", "headers-too-large", "store-unavailable", "method-not-allowed"),
+        headers=("If-None-Match", "Prefer", "Accept-Language"),
+        example={"uuid": "084Tkjfh"},
+    ),
+    Operation(
+        path="/changeTaskState",
+        name="changeTaskState",
+        summary="Ends a task; the first outcome wins. With `?uuid=…&raw=1` any JSON or form body is the result.",
+        methods=("POST", "GET"),
+        call=calls.change_task_state,
+        scope="complete",
+        request=ChangeRequest,
+        writes=True,
+        outcomes={200: Outcome("Ended, now or with the same outcome before.", schemas.ChangedTask)},
+        problems=(*_BODY_PROBLEMS, "task-not-found", "task-already-final", "lease-lost", "method-not-allowed"),
+        headers=("Accept-Language",),
+        example={"uuid": "084Tkjfh", "state": "succeeded", "result": {"paid": True}},
+    ),
+    Operation(
+        path="/cancelTask",
+        name="cancelTask",
+        summary="Cancels a task; a handler that runs it is told.",
+        methods=("POST",),
+        call=calls.cancel_task,
+        scope="complete",
+        request=CancelRequest,
+        outcomes={200: Outcome("Cancelled, now or before.", schemas.ChangedTask)},
+        problems=(*_BODY_PROBLEMS, "task-not-found", "task-already-final", "method-not-allowed"),
+        headers=("Accept-Language",),
+        example={"uuid": "084Tkjfh"},
+    ),
+    Operation(
+        path="/healthz",
+        name="healthz",
+        summary="Whether this process lives.",
+        methods=("GET", "HEAD"),
+        call=calls.healthz,
+        scope=None,
+        outcomes={200: Outcome("It lives.", schemas.Health)},
+        problems=("method-not-allowed",),
+    ),
+    Operation(
+        path="/readyz",
+        name="readyz",
+        summary="Whether outcomes reach this instance now: its subscription has delivered a message of its own.",
+        methods=("GET", "HEAD"),
+        call=calls.readyz,
+        scope=None,
+        outcomes={200: Outcome("They do.", schemas.Health)},
+        problems=("store-unavailable", "method-not-allowed"),
+    ),
+)
+
+BY_PATH: Final[Mapping[str, Operation]] = {operation.path: operation for operation in OPERATIONS}

@@ -1,0 +1,60 @@
+"""One worker process: `broker worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+from broker import ConfigurationError, Settings, Worker
+from broker_services.loop import configure_log, loop_factory
+from broker_services.worker.loading import load_worker_object
+
+log = logging.getLogger("broker.worker")
+
+
+def run(settings: Settings, *, target: str | None, concurrency: int | None) -> int:
+    """Works until SIGTERM or SIGINT, then drains.
+
+    Args:
+        settings: What to run with.
+        target: `MODULE:OBJECT` of a `broker.Worker`; None for the built-in queues.
+        concurrency: Tasks at a time for each handler; the handlers' own numbers when None.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        StoreUnavailableError, ConfigurationError: Redis, git or the target cannot be used at the start.
+    """
+    configure_log()
+    worker = _load(target) if target else _built_in(settings)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_work(worker, settings, concurrency))
+    return 0
+
+
+async def _work(worker: Worker, settings: Settings, concurrency: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    log.info("Working on %s.", ", ".join(worker.handlers))
+    await worker.run(settings, stop=stop, concurrency=concurrency)
+
+
+def _load(target: str) -> Worker:
+    loaded = load_worker_object(target)
+    if not isinstance(loaded, Worker):
+        raise ConfigurationError(f"{target} is {type(loaded).__name__}; it must be a broker.Worker.")
+    return loaded
+
+
+def _built_in(settings: Settings) -> Worker:
+    from broker_services.worker.createbranch import BranchCreator, require_git
+
+    require_git()
+    worker = Worker()
+    worker.handler("createbranch", concurrency=32, timeout=60, max_attempts=3)(BranchCreator(Path(settings.git_root)))
+    return worker
