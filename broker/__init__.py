@@ -1,27 +1,45 @@
-"""A multi-instance task broker over Redis pub/sub: create a task anywhere, hold the call, finish it from anywhere."""
+"""A multi-instance task broker over Redis pub/sub: create a task anywhere, hold the call, finish it from anywhere.
 
-from broker.broker import Broker
-from broker.errors import (
-    BrokerError,
-    ConfigurationError,
-    IdempotencyMismatchError,
-    InvalidRequestError,
-    LeaseLostError,
-    MalformedJsonError,
-    PayloadTooLargeError,
-    StoreError,
-    StoreUnavailableError,
-    TaskAlreadyFinalError,
-    TaskConflictError,
-    TaskError,
-    TaskNotFoundError,
-)
-from broker.settings import Settings
-from broker.task import DEFERRED, Task, TaskFailure, TaskState
-from broker.worker import Worker
+Names are imported when they are first asked for: a program that only talks HTTP loads no Redis code.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from broker.broker import Broker
+    from broker.errors import (
+        ApiError,
+        BrokerError,
+        ConfigurationError,
+        IdempotencyMismatchError,
+        InvalidRequestError,
+        LeaseLostError,
+        MalformedJsonError,
+        PayloadTooLargeError,
+        StoreError,
+        StoreUnavailableError,
+        TaskAlreadyFinalError,
+        TaskConflictError,
+        TaskError,
+        TaskNotFoundError,
+    )
+    from broker.settings import Settings
+    from broker.task import DEFERRED, Task, TaskFailure, TaskState
+    from broker.worker import Worker
+
+_HOMES = {
+    "Broker": "broker.broker",
+    "Settings": "broker.settings",
+    "Worker": "broker.worker",
+    **dict.fromkeys(("DEFERRED", "Task", "TaskFailure", "TaskState"), "broker.task"),
+}
 
 __all__ = [
     "DEFERRED",
+    "ApiError",
     "Broker",
     "BrokerError",
     "ConfigurationError",
@@ -42,3 +60,11 @@ __all__ = [
     "TaskState",
     "Worker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'broker' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "broker.errors")), name)
+    globals()[name] = value
+    return value

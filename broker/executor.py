@@ -32,6 +32,8 @@ log = logging.getLogger("broker.executor")
 
 RENEWALS_PER_LEASE: Final = 3
 SETTLE_RETRY_S: Final = 0.5
+CLOSE_DEADLINE_S: Final = 5.0
+"""How long a worker that ends tries to give its tasks back: one command's deadline and a little."""
 ERROR_MESSAGE_MAX_CHARS: Final = 8_192
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
@@ -58,13 +60,14 @@ class Attempt:
         self.claimed = claimed
         self.handler = handler
         self.stop: Stop | None = None
+        self.is_settling = False
         self.runner: asyncio.Task[None] | None = None
         self._transitions = transitions
         self._lease_ms = lease_ms
 
     def halt(self, reason: Stop) -> None:
         """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
-        if self.stop is None:
+        if self.stop is None and not self.is_settling:
             self.stop = reason
             if self.runner is not None:
                 self.runner.cancel()
@@ -126,10 +129,21 @@ class Executor:
         if attempt is not None:
             attempt.halt(Stop.ENDED)
 
-    def drain(self) -> None:
-        """Stops what still runs; each task is given back, its attempt not counted."""
+    async def close(self) -> None:
+        """Stops what still runs and gives it back, its attempt not counted.
+
+        Ends that cannot be stored by then are left to the sweep: their leases run out.
+        """
         for attempt in list(self._attempts.values()):
             attempt.halt(Stop.DRAIN)
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await self.until_idle()
+        except TimeoutError:
+            for attempt in list(self._attempts.values()):
+                if attempt.runner is not None:
+                    attempt.runner.cancel()
+            await self.until_idle()
 
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
@@ -154,6 +168,8 @@ class Executor:
                     raise
                 end = attempt.stop
             await self._settle(attempt, end)
+        except asyncio.CancelledError:
+            log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
         except BrokerError as error:
             # The lease will run out and the sweep will take over.
             log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, error)  # noqa: TRY400
@@ -196,6 +212,7 @@ class Executor:
 
     async def _settle(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> None:
         """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else."""
+        attempt.is_settling = True
         steps = self._settling(attempt, end)
         while True:
             try:

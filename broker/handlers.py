@@ -58,9 +58,9 @@ class ThreadLane:
     and keeps its place in the pool until then.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, concurrency: int) -> None:
         self._handler = handler
-        self._pool = ThreadPoolExecutor(handler.concurrency, thread_name_prefix=f"broker-{handler.queue}")
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix=f"broker-{handler.queue}")
 
     async def run(self, task: Task, on_end: Callable[[], None]) -> Any:
         """Runs the function in a thread; `on_end` is called on the loop once the thread is free again."""

@@ -23,6 +23,12 @@ T = TypeVar("T")
 MOST_SECONDS: Final = 10 * 365 * 86_400
 DEFAULT_MAX_ATTEMPTS: Final = 3
 
+_PATTERNS_IN_WORDS: Final = {
+    naming.UUID_PATTERN: "1 to 128 letters, digits, `_` or `-`, the first a letter or digit",
+    naming.QUEUE_PATTERN: "1 to 64 of a-z, 0-9, `_`, `.` or `-`, a letter or digit at both ends, and neither "
+    "`-request-` nor `-response-` inside or at the end",
+}
+
 Uuid = Annotated[str, Meta(pattern=naming.UUID_PATTERN, description="Names one task.", examples=["084Tkjfh"])]
 Queue = Annotated[
     str, Meta(pattern=naming.QUEUE_PATTERN, description="Shared by tasks and workers.", examples=["createbranch"])
@@ -133,6 +139,8 @@ def invalid(error: msgspec.ValidationError) -> InvalidRequestError:
     reason, _, path = str(error).partition(" - at `$")
     field = path.rstrip("`").lstrip(".")
     reason = reason[0].lower() + reason[1:]
+    for pattern, words in _PATTERNS_IN_WORDS.items():
+        reason = reason.replace(f"`str` matching regex {pattern!r}", words)
     if not field:
         return InvalidRequestError(f"The request cannot be used: {reason}.")
     return InvalidRequestError(f"`{field}` cannot be used: {reason}.", field=field)

@@ -106,7 +106,7 @@ class _Lane:
         self.handler = handler
         self.free = concurrency
         self.may_hold_more = True
-        self.threads = None if handler.is_async else ThreadLane(handler)
+        self.threads = None if handler.is_async else ThreadLane(handler, concurrency)
 
     def wish(self) -> ClaimWish:
         return ClaimWish(self.handler.queue, min(self.free, MOST_PER_CLAIM), self.handler.max_attempts)
@@ -165,8 +165,7 @@ class _WorkerProcess:
             log.info("%d tasks are given back after a drain of %g s.", self._executor.running, self._settings.drain_s)
 
     async def close(self) -> None:
-        self._executor.drain()
-        await self._executor.until_idle()
+        await self._executor.close()
         await self._background.cancel()
         for lane in self._lanes.values():
             if lane.threads is not None:

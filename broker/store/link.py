@@ -142,8 +142,11 @@ class _Connection(asyncio.Protocol):
             # The error of a SUBSCRIBE, which otherwise answers by pushes: no call is waiting for it.
             log.error("The server refused a subscription (%s): `broker doctor` names the missing permission.", reply)
             self.abort()
-        else:
+        elif self.outstanding:
             self._on_reply(self.outstanding.popleft(), reply)
+        else:
+            log.error("The server answered a command that nobody sent; the connection is opened anew.")
+            self.abort()
 
 
 class Link:

@@ -96,6 +96,7 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+TAKE_TURN: Final = Script("take_turn")
 SWEEP_LEASES: Final = Script("sweep_leases")
 SWEEP_DELAYED: Final = Script("sweep_delayed")
 SWEEP_DEADLINES: Final = Script("sweep_deadlines")
@@ -110,6 +111,7 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    TAKE_TURN,
     SWEEP_LEASES,
     SWEEP_DELAYED,
     SWEEP_DEADLINES,

@@ -196,10 +196,8 @@ class Transitions:
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
-        reply = await self._link.send(
-            Command(("SET", naming.sweep_turn_key(), sweeper, "NX", "PX", turn_ms), repeatable=True)
-        )
-        return reply is not None
+        command = scripts.TAKE_TURN.command(naming.sweep_turn_key(), sweeper, turn_ms, repeatable=True)
+        return bool(await self._link.send(command))
 
     async def sweep_leases(self) -> int:
         """Requeues or fails tasks whose lease ran out; how many."""

@@ -132,8 +132,12 @@ class HttpRequest:
 
         Raises:
             PayloadTooLargeError: Longer than the limit; what follows is not read.
-            HttpError: It took too long, or the sender went away.
+            HttpError: It is compressed, or took too long.
+            ClientGoneError: The sender went away.
         """
+        encoding = (self.header(b"content-encoding") or "identity").strip().lower()
+        if encoding != "identity":
+            raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")
         announced = self.header(b"content-length")
         if announced is not None and announced.isdigit() and int(announced) > self._max_body_bytes:
             raise self._too_large(int(announced))

@@ -1,0 +1,46 @@
+"""The command `broker`: one group, each command in a module of its own that is imported when it runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from broker_services.cli.exits import EXIT_CODES_HELP
+from broker_services.cli.lazy import LazyGroup
+
+COMMANDS: Final = {
+    "dev": ("broker_services.cli.processes:dev", "A whole deployment in this terminal, to try things out."),
+    "api": ("broker_services.cli.processes:api", "One API instance."),
+    "worker": ("broker_services.cli.processes:worker", "One worker process."),
+    "task": ("broker_services.cli.task:task", "Create, query, change or cancel a task."),
+    "doctor": ("broker_services.cli.doctor:doctor", "Check the Redis server, its settings and permissions."),
+}
+
+CONTEXT_SETTINGS: Final = {
+    "auto_envvar_prefix": "BROKER",
+    "help_option_names": ["-h", "--help"],
+    "show_default": True,
+    "max_content_width": 120,
+}
+
+HELP: Final = f"""A task broker over Redis: a held HTTP call is finished from any instance.
+
+Every flag has an environment variable, which the command's help names.
+
+{EXIT_CODES_HELP}"""
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CONTEXT_SETTINGS, help=HELP)
+@click.version_option(package_name="createbranch-broker")
+def cli() -> None:
+    """The root of all commands."""
+
+
+def main() -> None:
+    """What the installed command calls."""
+    cli(prog_name="broker")
+
+
+if __name__ == "__main__":
+    main()

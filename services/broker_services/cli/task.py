@@ -1,0 +1,143 @@
+"""`broker task …`: the calls that create, read and settle tasks, from a shell."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import click
+
+from broker.client import RemoteTask
+from broker.task import TaskState
+from broker_services.cli.connection import Connection, connected
+from broker_services.cli.exits import EXIT_CODES_HELP, Exit
+
+
+class JsonText(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
+    """JSON as it was typed, or `@file` for a file's content, or `@-` for the standard input. Never rewritten."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        """The bytes of the text."""
+        if isinstance(value, bytes):
+            return value
+        text = str(value)
+        return self._content(text[1:], param, ctx) if text.startswith("@") else text.encode("utf-8", "surrogateescape")
+
+    def _content(self, file: str, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        try:
+            with click.open_file(file, "rb") as stream:
+                content: bytes = stream.read()
+        except OSError as error:
+            self.fail(f"{file} cannot be read: {error.strerror}.", param, ctx)
+        return content.strip()
+
+
+JSON: Final = JsonText()
+option = partial(click.option, show_envvar=True)
+
+
+@click.group(help="Create, query, change or cancel a task over HTTP.\n\n" + EXIT_CODES_HELP)
+def task() -> None:
+    """The group."""
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@option("--queue", default="createbranch", help="Whose workers may claim the task.")
+@option("--payload", type=JSON, help="JSON, @FILE, or @- for the standard input.")
+@option("--uuid", help="The task's name; the same one again attaches to it.")
+@option(
+    "--wait", type=click.FloatRange(min=0), show_default="until it ends", help="Seconds to wait for the task's end."
+)
+@option("--no-wait", is_flag=True, help="Only create it; the same as --wait 0.")
+@option("--idempotency-key", help="Names the task within its queue, instead of a uuid.")
+@option("--priority", type=click.IntRange(0, 9), help="9 first.")
+@option("--delay", type=float, help="Seconds until the task may be claimed.")
+@option("--expires-in", type=float, help="Seconds until the unfinished task expires.")
+@option("--retention", type=float, help="Seconds for which the record is kept after the end.")
+@option("--max-attempts", type=int, help="How often a failing task is tried.")
+@connected
+@click.pass_context
+def create(
+    ctx: click.Context,
+    /,
+    connection: Connection,
+    *,
+    payload: bytes | None,
+    wait: float | None,
+    no_wait: bool,
+    **options: Any,
+) -> None:
+    """Create a task, or attach to it, and wait for its end.
+
+    \b
+    broker task create --payload '{"repository": "demo", "branch": "x"}' --wait 30
+    """
+    hold = 0.0 if no_wait else wait
+    created = connection.ask(lambda client: client.create(payload_json=payload, wait=hold, **options))
+    connection.print(created)
+    ctx.exit(Exit.OK if hold == 0 else _outcome(created))
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@click.argument("uuid")
+@option("--wait", type=click.FloatRange(min=0), show_default="don't", help="Seconds to wait for the task's end.")
+@connected
+@click.pass_context
+def query(ctx: click.Context, /, connection: Connection, *, uuid: str, wait: float | None) -> None:
+    """Show a task as it stands, or with --wait as soon as it has ended."""
+    found = connection.ask(lambda client: client.query(uuid, wait=wait))
+    connection.print(found)
+    ctx.exit(_outcome(found) if wait else Exit.OK)
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@click.argument("uuid")
+@click.argument("state", type=click.Choice(["succeeded", "failed", "cancelled"]))
+@option("--result", type=JSON, help="JSON, @FILE, or @- for the standard input.")
+@option("--error", type=JSON, help="The whole error as JSON, instead of its code and message.")
+@option("--error-code", help="A stable word for programs.")
+@option("--error-message", help="A sentence for people.")
+@option("--lease", help="Refuse when the lease was replaced.")
+@connected
+def change(
+    connection: Connection,
+    *,
+    uuid: str,
+    state: str,
+    result: bytes | None,
+    error: bytes | None,
+    error_code: str | None,
+    error_message: str | None,
+    lease: str | None,
+) -> None:
+    """End a task from outside, as a third party does.
+
+    \b
+    broker task change 084Tkjfh succeeded --result '{"commit": "9f1c"}'
+    """
+    failure = _failure(error_code, error_message)
+    change = connection.ask(
+        lambda client: client.change(uuid, state, result_json=result, error=failure, error_json=error, lease=lease)
+    )
+    connection.print(change.task)
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@click.argument("uuid")
+@connected
+def cancel(connection: Connection, *, uuid: str) -> None:
+    """End a task as cancelled; its handler is told."""
+    connection.print(connection.ask(lambda client: client.cancel(uuid)).task)
+
+
+def _failure(code: str | None, message: str | None) -> dict[str, str] | None:
+    members = {"code": code, "message": message}
+    return {name: text for name, text in members.items() if text is not None} or None
+
+
+def _outcome(task: RemoteTask) -> Exit:
+    if not task.state.is_terminal:
+        return Exit.STILL_RUNNING
+    return Exit.OK if task.state is TaskState.SUCCEEDED else Exit.FAILED

@@ -1,0 +1,32 @@
+"""Fixtures for all tests. A server starts in some 40 ms, and only when a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from broker.store.embedded import EmbeddedServer
+from tests.support.server import OwnServer, ServerStarter, make_empty
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[EmbeddedServer]:
+    """One server for all tests of this process. Nobody stops it: `own_server` gives servers for that."""
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(shared_server: EmbeddedServer) -> str:
+    """The URL of an empty server."""
+    make_empty(shared_server.url)
+    return shared_server.url
+
+
+@pytest.fixture
+def own_server() -> Iterator[OwnServer]:
+    """Starts servers of the test's own, to be killed, stopped and started again."""
+    with ExitStack() as stack:
+        yield ServerStarter(stack)

@@ -1,0 +1,316 @@
+"""The deployment of docker-compose.yml as it is written, run without Docker (see tests/support/compose.py)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from broker_services.cli.dev import make_demo_repository
+from tests.support.compose import BROKER, HAS_NGINX, Deployment, Instance
+from tests.support.processes import wait_until
+
+# Nobody works on it: its tasks wait for a third party.
+UNSERVED_QUEUE = "approval"
+CALL_DEADLINE_S = 30.0
+
+needs_nginx = pytest.mark.skipif(not HAS_NGINX, reason="nginx is not installed")
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """All services, for tests that leave them running."""
+    with Deployment(tmp_path_factory.mktemp("deployment")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_deployment(tmp_path: Path) -> Iterator[Deployment]:
+    """All services, for one test that stops some."""
+    with Deployment(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def calls() -> Iterator[ThreadPoolExecutor]:
+    """Where calls are held while the test goes on."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        yield pool
+
+
+def post(deployment: Deployment, call: str, **body: Any) -> httpx.Response:
+    """One call on a connection of its own, so that each may go to another instance."""
+    return httpx.post(f"{deployment.url}/{call}", json=body, timeout=CALL_DEADLINE_S)
+
+
+def query(deployment: Deployment, uuid: str) -> httpx.Response:
+    """What the deployment says of a task just now."""
+    return httpx.get(f"{deployment.url}/queryTaskState", params={"uuid": uuid}, timeout=CALL_DEADLINE_S)
+
+
+def hold(calls: ThreadPoolExecutor, deployment: Deployment, uuid: str) -> Future[httpx.Response]:
+    """A held createTask of a queue that nobody works on; returns once its task is there."""
+    held = calls.submit(post, deployment, "createTask", uuid=uuid, queue=UNSERVED_QUEUE, wait=CALL_DEADLINE_S)
+    wait_until(lambda: held.done() or query(deployment, uuid).status_code == 200, f"task {uuid} is created")
+    assert not held.done(), held.result().text
+    return held
+
+
+def instances_that_answered(proxy: Instance) -> set[str]:
+    """From the balancer's log: every address that gave an answer."""
+    lines = [json.loads(line) for line in proxy.log.read_text().splitlines() if line.startswith("{")]
+    return {line["instance"] for line in lines if line["instance_status"] not in ("", "502", "504")}
+
+
+# Calls ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_branch_is_made(deployment: Deployment) -> None:
+    repository = deployment.repositories / "demo"
+    make_demo_repository(repository)
+    answer = post(deployment, "createTask", payload={"repository": "demo", "branch": "deployed"}, wait=20)
+    assert answer.status_code == 200, answer.text
+    task = answer.json()
+    assert task["state"] == "succeeded", task
+    branches = subprocess.run(["git", "-C", str(repository), "branch", "--list", "deployed"], capture_output=True)
+    assert b"deployed" in branches.stdout
+
+
+def test_a_held_call_is_answered_by_whoever_finishes_its_task(
+    deployment: Deployment, calls: ThreadPoolExecutor
+) -> None:
+    held = [hold(calls, deployment, f"held-{number}") for number in range(9)]
+    for number in range(9):
+        changed = post(deployment, "changeTaskState", uuid=f"held-{number}", result={"number": number})
+        assert changed.json()["changed"] is True, changed.text
+    for number, call in enumerate(held):
+        answer = call.result(timeout=CALL_DEADLINE_S)
+        assert answer.status_code == 200
+        assert answer.json()["result"] == {"number": number}
+
+
+@needs_nginx
+def test_every_instance_gets_calls(deployment: Deployment, calls: ThreadPoolExecutor) -> None:
+    held = [hold(calls, deployment, f"spread-{number}") for number in range(6)]
+    for number in range(6):
+        post(deployment, "cancelTask", uuid=f"spread-{number}")
+    assert {call.result(timeout=CALL_DEADLINE_S).json()["state"] for call in held} == {"cancelled"}
+    addresses = {instance.url.removeprefix("http://") for instance in deployment.instances["api"]}
+    assert len(addresses) == 3
+    assert instances_that_answered(deployment.instances["proxy"][0]) == addresses
+
+
+@needs_nginx
+@pytest.mark.parametrize("size", [1_000_000, 20_000_000, 26_000_000])
+def test_a_body_that_is_too_long_is_a_problem_whoever_refuses_it(deployment: Deployment, size: int) -> None:
+    answer = httpx.post(f"{deployment.url}/createTask", content=b" " * size, timeout=CALL_DEADLINE_S)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (413, "application/problem+json")
+    assert answer.json()["code"] == "payload-too-large"
+
+
+@needs_nginx
+@pytest.mark.parametrize("size", [40_000, 70_000, 600_000])
+def test_a_header_that_is_too_long_is_a_problem_whoever_refuses_it(deployment: Deployment, size: int) -> None:
+    for answer in (
+        httpx.get(f"{deployment.url}/healthz", headers={"X-Long": "x" * size}),
+        httpx.get(f"{deployment.url}/healthz?{'x' * min(size, 65_000)}"),
+    ):
+        assert (answer.status_code, answer.headers["Content-Type"]) == (431, "application/problem+json")
+        assert answer.json()["code"] == "headers-too-large"
+
+
+@needs_nginx
+def test_the_balancer_neither_tells_its_version_nor_logs_queries(deployment: Deployment) -> None:
+    answer = httpx.get(f"{deployment.url}/queryTaskState", params={"uuid": "never-logged"})
+    assert answer.headers["Server"] == "nginx"
+    log = deployment.instances["proxy"][0].log.read_text()
+    assert '"path":"/queryTaskState"' in log
+    assert "never-logged" not in log
+
+
+# Losing and stopping --------------------------------------------------------------------------------------------------
+
+
+@needs_nginx
+def test_calls_go_on_when_an_instance_is_gone(own_deployment: Deployment) -> None:
+    own_deployment.instances["api"][0].running_process.kill()
+    answers = [query(own_deployment, "unknown") for _ in range(60)]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    # As many as it takes to notice, and the one that tries again after five seconds.
+    assert len(refused) <= 4
+    assert {answer.status_code for answer in answers} <= {404, 503}
+    for answer in refused:
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["code"] == "draining"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 3
+    assert [answer.status_code for answer in answers[-10:]].count(404) >= 9
+
+
+def test_stopping_answers_held_calls_and_everything_ends_by_itself(
+    own_deployment: Deployment, calls: ThreadPoolExecutor
+) -> None:
+    held = [hold(calls, own_deployment, f"stopped-{number}") for number in range(6)]
+    exit_codes = own_deployment.stop()
+    for call in held:
+        answer = call.result(timeout=CALL_DEADLINE_S)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (202, "0"), answer.text
+    assert set(exit_codes.values()) == {0}, exit_codes
+    assert len(exit_codes) == sum(len(instances) for instances in own_deployment.instances.values())
+
+
+# Redis ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Only Redis, with the configuration and the users of the deployment."""
+    with Deployment(tmp_path_factory.mktemp("store"), only=["redis"]) as running:
+        yield running
+
+
+def as_user(store: Deployment, user: str) -> redis.Redis:
+    """A connection of a user with the password that is the default."""
+    return connection(store.redis_url(f"broker-{user}", f"local-only-{user}"))
+
+
+def connection(url: str) -> redis.Redis:
+    """RESP2, in which a subscription is a plain reply; what is refused is not tried again."""
+    return redis.Redis.from_url(url, protocol=2, decode_responses=True, retry=Retry(NoBackoff(), 0))
+
+
+PUBLISHING_SCRIPT = "#!lua\nredis.call('TIME'); return redis.call('PUBLISH', ARGV[1], '')"
+PROCESSES_MAY = (
+    "PING",
+    "TIME",
+    "ROLE",
+    "INFO server",
+    "WAIT 0 1",
+    "SET {broker}:sweep-turn x NX PX 1000",
+    "HSET {broker}:task:1 state pending",
+    "HGETALL {broker}:task:1",
+    "ZADD {broker}:pending:createbranch 1 a",
+    "BZPOPMIN {broker}:pending:createbranch 1",
+    "XADD {broker}:events:1 * data x",
+    "UNLINK {broker}:task:1",
+    "PUBLISH broker:probe:x y",
+    "PUBLISH broker:worker:x y",
+    "PUBLISH createbranch-request-1 y",
+    "PUBLISH any.other-queue-response-1 y",
+)
+PROCESSES_MAY_NOT = (
+    "FLUSHALL",
+    "FLUSHDB",
+    "KEYS *",
+    "SCAN 0",
+    "CONFIG SET maxmemory 1",
+    "CONFIG GET *",
+    "ACL LIST",
+    "SCRIPT FLUSH",
+    "FUNCTION FLUSH",
+    "CLIENT LIST",
+    "CLIENT KILL TYPE normal",
+    "DEBUG SLEEP 0",
+    "MONITOR",
+    "SHUTDOWN NOSAVE",
+    "REPLICAOF 127.0.0.1 1",
+    "SET another 1",
+    "GET another",
+    "RENAME {broker}:task:1 another",
+    "PUBLISH another x",
+    "SUBSCRIBE another",
+    "PSUBSCRIBE *",
+    "PSUBSCRIBE *-request-*",
+    "PSUBSCRIBE createbranch-response-*",
+)
+MAY = {
+    "api": (*PROCESSES_MAY, "SUBSCRIBE createbranch-response-1 broker:probe:x"),
+    "worker": (
+        *PROCESSES_MAY,
+        "PSUBSCRIBE createbranch-request-*",
+        "SUBSCRIBE broker:worker:x broker:probe:x",
+    ),
+    "monitor": (
+        "PING",
+        "ROLE",
+        "INFO",
+        "CONFIG GET maxmemory-policy",
+        "CLIENT LIST",
+        "SLOWLOG GET",
+        "PUBSUB NUMPAT",
+        "ZCARD {broker}:pending:createbranch",
+    ),
+}
+MAY_NOT = {
+    "api": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-request-1", "PSUBSCRIBE createbranch-request-*"),
+    "worker": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-response-1", "PSUBSCRIBE another-queue-request-*"),
+    "monitor": (
+        "SET {broker}:x 1",
+        "GET another",
+        "KEYS *",
+        "FLUSHALL",
+        "CONFIG SET maxmemory 1",
+        "PUBLISH createbranch-response-1 x",
+        "SUBSCRIBE createbranch-response-1",
+        "CLIENT KILL TYPE normal",
+        "ACL LIST",
+    ),
+}
+
+
+@pytest.mark.parametrize(("user", "command"), [(user, command) for user in MAY for command in MAY[user]])
+def test_a_user_may_do_what_it_needs(store: Deployment, user: str, command: str) -> None:
+    with as_user(store, user) as client:
+        client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize(("user", "command"), [(user, command) for user in MAY_NOT for command in MAY_NOT[user]])
+def test_a_user_may_do_nothing_else(store: Deployment, user: str, command: str) -> None:
+    with as_user(store, user) as client, pytest.raises(redis.ResponseError) as refusal:
+        client.execute_command(*command.split())
+    assert "permission" in str(refusal.value) or "DEBUG command not allowed" in str(refusal.value)
+
+
+@pytest.mark.parametrize("user", ["api", "worker"])
+def test_scripts_publish_for_both_kinds_of_process_but_nowhere_else(store: Deployment, user: str) -> None:
+    with as_user(store, user) as client:
+        digest = client.execute_command("SCRIPT LOAD", PUBLISHING_SCRIPT)
+        for channel in ("createbranch-request-1", "createbranch-response-1", "broker:worker:x"):
+            assert client.execute_command("EVALSHA", digest, 0, channel) == 0
+        with pytest.raises(redis.ResponseError, match="channel"):
+            client.execute_command("EVAL", PUBLISHING_SCRIPT, 0, "another")
+
+
+@pytest.mark.parametrize("login", ["", "broker-api:local-only-worker@", "default:local-only-api@"])
+def test_nobody_gets_in_without_the_right_password(store: Deployment, login: str) -> None:
+    address = store.redis_url("", "").partition("@")[2]
+    with connection(f"redis://{login}{address}") as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+@pytest.mark.parametrize("role", ["api", "worker"])
+def test_the_doctor_finds_nothing_missing(store: Deployment, role: str) -> None:
+    url = store.redis_url(f"broker-{role}", f"local-only-{role}")
+    command = [*BROKER, "doctor", "--role", role, "--redis-url", url, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    findings = {finding["name"]: finding["status"] for finding in json.loads(done.stdout)}
+    assert set(findings.values()) <= {"ok", "skipped"}, done.stdout
+    assert done.returncode == 0
+
+
+def test_what_was_acknowledged_outlives_the_server(tmp_path: Path) -> None:
+    with Deployment(tmp_path, only=["redis"]) as store:
+        with as_user(store, "api") as client:
+            client.set("{broker}:kept", "1")
+        store.instances["redis"][0].running_process.kill()
+        store.start("redis")
+        with as_user(store, "api") as client:
+            assert client.get("{broker}:kept") == "1"
