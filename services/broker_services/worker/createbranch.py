@@ -28,7 +28,10 @@ import msgspec
 
 from broker.errors import TaskError
 from broker.task import Task
+from broker_services.worker.git_process import require_git
 from broker_services.worker.git_repository import check_branch_name, open_repository, shown
+
+__all__ = ["BranchCreator", "require_git"]
 
 
 class BranchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

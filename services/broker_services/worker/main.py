@@ -52,7 +52,8 @@ def _load(target: str) -> Worker:
 
 
 def _built_in(settings: Settings) -> Worker:
-    from broker_services.worker.createbranch import BranchCreator, require_git
+    from broker_services.worker.createbranch import BranchCreator
+    from broker_services.worker.git_process import require_git
 
     require_git()
     worker = Worker()

@@ -499,24 +499,23 @@ async def test_cancellation_ends_git(fake_git: FakeGit, monkeypatch: pytest.Monk
 
 async def test_cancellation_while_git_starts_ends_it_too(fake_git: FakeGit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git_process, "STOP_GRACE_S", 0.05)
-    started: list[int] = []
-    about_to_return = asyncio.Event()
+    cancelled = asyncio.Event()
     start = git_process._start
 
     async def start_slowly(arguments: tuple[str, ...], folder: Path) -> Process:
         process = await start(arguments, folder)
-        started.append(await fake_git.process_id())
-        about_to_return.set()
+        await cancelled.wait()
         return process
 
     monkeypatch.setattr(git_process, "_start", start_slowly)
     fake_git.does(IGNORES_SIGTERM)
     running = asyncio.create_task(run_git("version"))
-    await about_to_return.wait()
+    process_id = await fake_git.process_id()
     running.cancel()
+    cancelled.set()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert not is_alive(started[0])
+    assert not is_alive(process_id)
 
 
 async def test_cancellation_before_a_start_that_fails_stays_a_cancellation(tmp_path: Path) -> None:
