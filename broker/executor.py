@@ -43,6 +43,7 @@ class Stop(Enum):
     """Why an attempt was stopped from outside."""
 
     ENDED = auto()  # somebody else ended the task, or has its lease now
+    TIMEOUT = auto()  # the handler took longer than it may
     DRAIN = auto()  # this worker goes; the task is given back
 
 
@@ -161,12 +162,7 @@ class Executor:
 
     async def _run(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
         try:
-            try:
-                end = await self._execute(attempt, threads, on_end)
-            except asyncio.CancelledError:
-                if attempt.stop is None:
-                    raise
-                end = attempt.stop
+            end = await self._execute(attempt, threads, on_end)
             await self._settle(attempt, end)
         except asyncio.CancelledError:
             log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
@@ -184,21 +180,15 @@ class Executor:
         self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]
     ) -> Completion | Failure | Stop | None:
         """Runs the handler. None: deferred to a third party."""
-        task = _task(attempt)
+        timer = asyncio.get_running_loop().call_later(attempt.handler.timeout_s, attempt.halt, Stop.TIMEOUT)
         try:
-            async with asyncio.timeout(attempt.handler.timeout_s) as time_limit:
-                result = await _call(attempt.handler, task, threads, on_end)
+            result = await _call(attempt.handler, _task(attempt), threads, on_end)
         except asyncio.CancelledError:
-            if attempt.stop is not None:
-                raise
-            return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
+            return _end_of_cancelled(attempt)
         except Exception as error:  # whatever a handler raises is its task's error
-            if isinstance(error, TimeoutError) and time_limit.expired():
-                attempt.stop = Stop.ENDED
-                return _failure(
-                    "timeout", f"The handler took longer than {attempt.handler.timeout_s:g} s.", may_retry=True
-                )
             return _failure_of(error)
+        finally:
+            timer.cancel()
         return None if result is DEFERRED else self._success(result)
 
     def _success(self, result: Any) -> Completion | Failure:
@@ -245,6 +235,15 @@ class Executor:
             return lambda: self._transitions.finish(uuid, failed, lease=lease)
         delay_ms = milliseconds(retry_delay_s(attempt.claimed.attempt))
         return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
+
+
+def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
+    if attempt.stop is Stop.TIMEOUT:
+        limit = attempt.handler.timeout_s
+        return _failure("timeout", f"The handler took longer than {limit:g} s.", may_retry=True)
+    if attempt.stop is not None:
+        return attempt.stop
+    return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
 
 
 async def _nothing() -> None:

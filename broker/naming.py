@@ -7,7 +7,6 @@ hash tag, so that every script touches a single slot.
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
@@ -35,16 +34,6 @@ def is_uuid(text: str) -> bool:
 def is_queue(text: str) -> bool:
     """Whether `text` can name a queue: the pattern, and no channel infix inside `text-`."""
     return _queue.search(text) is not None
-
-
-def new_uuid() -> str:
-    """A task name of 128 random bits (the contract asks for 122), lower-case hexadecimal."""
-    return secrets.token_hex(16)
-
-
-def new_secret() -> str:
-    """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return secrets.token_urlsafe(16)
 
 
 # Public channels

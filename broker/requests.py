@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from broker import naming, values
 from broker.errors import InvalidRequestError, PayloadTooLargeError
+from broker.randomness import new_secret, new_uuid
 from broker.settings import Settings
 from broker.task import TaskState
 
@@ -159,7 +160,7 @@ def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str
     expires_in = settings.task_ttl_s if request.expires_in is None else request.expires_in
     retention = settings.retention_s if request.retention is None else request.retention
     return NewTask(
-        uuid=request.uuid or naming.new_uuid(),
+        uuid=request.uuid or new_uuid(),
         uuid_is_chosen=request.uuid is not None,
         queue=request.queue,
         payload=payload,
@@ -169,7 +170,7 @@ def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str
         expires_ms=max(1, milliseconds(expires_in)),
         retention_ms=milliseconds(retention),
         max_attempts=request.max_attempts,
-        seal=naming.new_secret(),
+        seal=new_secret(),
         idempotency=_idempotency_digest(request.queue, idempotency_key),
     )
 

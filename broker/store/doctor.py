@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from broker import naming
 from broker.errors import ConfigurationError
+from broker.randomness import new_secret
 from broker.store import rights
 from broker.store.embedded import OLDEST_VERSIONS
 from broker.store.topology import Topology
@@ -200,7 +201,7 @@ def _output_buffer(patient: Patient) -> Iterator[Finding]:
 
 def _delivery(patient: Patient) -> Iterator[Finding]:
     """Listens to a channel of its own, publishes there, and waits for what must arrive."""
-    channel = naming.probe_channel(f"{rights.SUBJECT}-{naming.new_secret()}")
+    channel = naming.probe_channel(f"{rights.SUBJECT}-{new_secret()}")
     with patient.client.pubsub(ignore_subscribe_messages=False) as listener:
         listener.subscribe(channel)
         if _heard(listener, "subscribe") is None:

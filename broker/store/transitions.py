@@ -15,6 +15,7 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
 )
+from broker.randomness import new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask
 from broker.store import scripts
 from broker.store.codes import Code
@@ -124,7 +125,7 @@ class Transitions:
 
     async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
         """Takes up to so many tasks of each queue, highest priority first, then oldest."""
-        arguments: list[str | int] = [worker, naming.new_secret(), lease_ms]
+        arguments: list[str | int] = [worker, new_secret(), lease_ms]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from broker import naming
 from broker_services.cli.dev import make_demo_repository
 from tests.support.compose import BROKER, HAS_NGINX, Deployment, Instance
 from tests.support.processes import wait_until
@@ -153,6 +154,29 @@ def test_calls_go_on_when_an_instance_is_gone(own_deployment: Deployment) -> Non
         assert answer.json()["code"] == "draining"
         assert 1 <= int(answer.headers["Retry-After"]) <= 3
     assert [answer.status_code for answer in answers[-10:]].count(404) >= 9
+
+
+@needs_nginx
+def test_a_call_whose_instance_dies_is_not_repeated_elsewhere(
+    own_deployment: Deployment, calls: ThreadPoolExecutor
+) -> None:
+    instances = own_deployment.instances["api"]
+    parameters = {"queue": UNSERVED_QUEUE, "wait": str(CALL_DEADLINE_S)}
+    pending = naming.pending_key(UNSERVED_QUEUE)
+    with as_user(own_deployment, "monitor") as client:
+        # Held calls are spread evenly, so each instance has one. As GET: the kind that balancers like to repeat.
+        held = [
+            calls.submit(httpx.get, f"{own_deployment.url}/createTask", params=parameters, timeout=CALL_DEADLINE_S)
+            for _ in instances
+        ]
+        wait_until(lambda: client.zcard(pending) == len(instances), "all tasks are created")
+        instances[0].running_process.kill()
+        lost = next(as_completed(held, timeout=CALL_DEADLINE_S)).result()
+        assert (lost.status_code, lost.json()["code"]) == (503, "draining")
+        own_deployment.stop("api")
+        others = [call.result(timeout=CALL_DEADLINE_S).status_code for call in held]
+        assert sorted(others) == [202, 202, 503]
+        assert client.zcard(pending) == len(instances)
 
 
 def test_stopping_answers_held_calls_and_everything_ends_by_itself(

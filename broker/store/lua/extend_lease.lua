@@ -21,5 +21,6 @@ local lease_end = now_ms() + ARGV[3]
 redis.call('ZADD', LEASES, lease_end, uuid)
 if ARGV[4] ~= '' then
   redis.call('HSET', VALUES .. uuid, 'progress', ARGV[4])
+  redis.call('HSET', TASK .. uuid, 'progress', 1)
 end
 return { EXTENDED, lease_end }

@@ -21,11 +21,7 @@ end
 if lease ~= '' and record.lease ~= lease then
   return { LEASE_LOST }
 end
-settle(uuid, record, now, {
-  state = ARGV[2],
-  result = ARGV[3] ~= '' and ARGV[3] or nil,
-  error = ARGV[4] ~= '' and ARGV[4] or nil,
-  fingerprint = fingerprint,
-  by_worker = lease ~= '',
-})
+local result, error_text = ARGV[3], ARGV[4]
+settle(uuid, record, now, ARGV[2], result ~= '' and result or nil, error_text ~= '' and error_text or nil, fingerprint,
+  lease ~= '')
 return { CHANGED, record.state, ARGV[7] == '1' and task_json(uuid, record) }

@@ -22,7 +22,7 @@ if record.lease ~= ARGV[2] then
 end
 local code
 if failed and tonumber(record.attempt) >= tonumber(record.max_attempts) then
-  settle(uuid, record, now, { state = 'failed', error = error_text, fingerprint = ARGV[6], by_worker = true })
+  settle(uuid, record, now, 'failed', nil, error_text, ARGV[6], true)
   code = CHANGED
 else
   if error_text ~= '' then

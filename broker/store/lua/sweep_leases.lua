@@ -24,7 +24,7 @@ for _, uuid in ipairs(uuids) do
     redis.call('ZREM', LEASES, uuid)
   elseif not expire_if_over(uuid, record, now) then
     if tonumber(record.attempt) >= tonumber(record.max_attempts) then
-      settle(uuid, record, now, { state = 'failed', error = exhausted(uuid), fingerprint = NO_FINGERPRINT })
+      settle(uuid, record, now, 'failed', nil, exhausted(uuid), NO_FINGERPRINT)
     else
       requeue(uuid, record, record.attempt, nil)
     end

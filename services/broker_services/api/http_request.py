@@ -45,20 +45,21 @@ class HttpRequest:
         body_timeout_s: Seconds within which the body must have arrived.
     """
 
-    __slots__ = ("_body_timeout_s", "_max_body_bytes", "method", "path", "receive", "scope")
+    __slots__ = ("_body_timeout_s", "_headers", "_max_body_bytes", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, body_timeout_s: float) -> None:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self._headers = _by_name(scope["headers"])
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
 
     def header(self, name: bytes) -> str | None:
         """A header's value by its lower-case name; repeated ones are joined, as HTTP allows."""
-        found = [value for key, value in self.scope["headers"] if key == name]
-        return b", ".join(found).decode("latin-1") if found else None
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     @property
     def language(self) -> Language:
@@ -166,6 +167,13 @@ class HttpRequest:
 
     def _too_large(self, length: int) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"The body has {length} bytes or more; at most {self._max_body_bytes} are read.")
+
+
+def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    by_name = dict(headers)
+    if len(by_name) < len(headers):
+        by_name = {name: b", ".join(value for key, value in headers if key == name) for name in by_name}
+    return by_name
 
 
 class ClientGoneError(Exception):

@@ -76,9 +76,9 @@ def branches(folder: Path) -> set[str]:
     return {line.removeprefix("refs/heads/") for line in git(folder, "for-each-ref", "--format=%(refname)").split()}
 
 
-def trust(folder: Path) -> None:
-    """What the message tells the operator to do."""
-    Path(os.environ["HOME"], ".gitconfig").write_text(f'[safe]\n\tdirectory = "{folder}"\n')
+def configure(text: str) -> None:
+    """Writes the global configuration of the worker's user."""
+    Path(os.environ["HOME"], ".gitconfig").write_text(text)
 
 
 def task_with(payload: Any, uuid: str = "084Tkjfh") -> Task:
@@ -138,6 +138,12 @@ async def test_a_branch_starts_at_a_branch_a_tag_or_a_commit(root: Path, app: Pa
 async def test_a_repository_is_named_by_its_path_below_the_root(root: Path, name: str, options: list[str]) -> None:
     folder = make_repository(root / name, *options)
     assert (await create(root, "x", repository=name))["commit"] == commit_of(folder, "refs/heads/x")
+
+
+async def test_an_operator_who_forbids_bare_repositories_elsewhere_has_them_here(root: Path) -> None:
+    make_repository(root / "app", "--bare")
+    configure("[safe]\n\tbareRepository = explicit\n")
+    assert (await create(root, "x"))["created"]
 
 
 async def test_the_root_itself_may_be_a_link(root: Path, app: Path, tmp_path: Path) -> None:
@@ -311,7 +317,7 @@ async def test_a_repository_of_another_user_is_explained_to_the_operator(
     error = await failure(root, "x")
     assert (error.code, error.retry) == ("unsafe-repository", False)
     assert "safe.directory" in str(error)
-    trust(app)
+    configure(f'[safe]\n\tdirectory = "{app}"\n')
     assert (await create(root, "x"))["created"]
 
 
@@ -349,6 +355,14 @@ def outside(tmp_path: Path, app: Path) -> Path:
     (root / "git-file").mkdir()
     (root / "git-file/.git").write_text(f"gitdir: {outside / '.git'}\n")
     (root / "empty-git/.git").mkdir(parents=True)
+    # Git would tell that it cannot read this one, and so that something is there.
+    broken = make_repository(tmp_path / "broken", commits=0)
+    (broken / ".git/config").write_text("[junk\n")
+    (root / "broken-link").symlink_to(broken)
+    (root / "broken-git-link").mkdir()
+    (root / "broken-git-link/.git").symlink_to(broken / ".git")
+    (root / "broken-git-file").mkdir()
+    (root / "broken-git-file/.git").write_text(f"gitdir: {broken / '.git'}\n")
     (app / "folder").mkdir()
     (app / "folder-with-git/.git").mkdir(parents=True)
     shared = make_repository(root / "shared")
@@ -364,7 +378,7 @@ def outside(tmp_path: Path, app: Path) -> Path:
         "missing", "missing/app", "link", "link/nested", "link-inside", "plain", "file", "file/app", "git-link",
         "git-file", "empty-git", "shared", "worktree", "app/folder", "app/folder-with-git", "app/.git", "app/.GIT",
         "app/.git/refs", "app.git", "ap", "app\0", "app\n", "\ud800", "~", "$HOME", "*", "n" * 300, "n/" * 3_000,
-        "--help",
+        "--help", "broken-link", "broken-git-link", "broken-git-file",
     ],
 )  # fmt: skip
 async def test_nothing_but_a_repository_below_the_root_is_known(root: Path, outside: Path, repository: str) -> None:
@@ -396,11 +410,20 @@ async def test_a_root_that_does_not_exist_holds_nothing(tmp_path: Path) -> None:
 # Nothing else runs ----------------------------------------------------------------------------------------------------
 
 
-async def test_no_program_of_the_repository_runs(root: Path, app: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program that leaves a file `program.ran` beside it."""
     program = tmp_path / "program"
-    program.write_text(f"#!/bin/sh\necho $0 >> {trace}\n")
+    program.write_text("#!/bin/sh\ntouch $0.ran\n")
     program.chmod(0o755)
+    return program
+
+
+def has_run(program: Path) -> bool:
+    return program.with_name("program.ran").exists()
+
+
+async def test_no_program_of_the_repository_runs(root: Path, app: Path, program: Path) -> None:
     (app / ".git/hooks").mkdir(exist_ok=True)
     (app / ".git/hooks/reference-transaction").symlink_to(program)
     keys = (
@@ -415,25 +438,21 @@ async def test_no_program_of_the_repository_runs(root: Path, app: Path, tmp_path
         git(app, "config", key, str(program))
     assert (await create(root, "x", "main"))["created"]
     assert (await failure(root, "y", "nowhere")).code == "unknown-start-point"
-    assert not trace.exists()
+    assert not has_run(program)
 
 
-async def test_a_partial_clone_fetches_nothing(root: Path, app: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    program = tmp_path / "program"
-    program.write_text(f"#!/bin/sh\necho $0 >> {trace}\n")
-    program.chmod(0o755)
+async def test_a_partial_clone_fetches_nothing(root: Path, app: Path, program: Path) -> None:
     for key, value in {
         "core.repositoryFormatVersion": "1",
         "extensions.partialClone": "origin",
         "remote.origin.promisor": "true",
-        "remote.origin.url": f"ext::{program}",
-        "remote.origin.uploadpack": str(program),
+        "remote.origin.url": f"ext::{program} %S",
+        "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
         "protocol.ext.allow": "always",
     }.items():
         git(app, "config", key, value)
     assert (await failure(root, "x", "1" * 40)).code == "unknown-start-point"
-    assert not trace.exists()
+    assert not has_run(program)
 
 
 async def test_git_variables_of_the_worker_are_not_inherited(
@@ -545,7 +564,8 @@ async def test_a_second_cancellation_does_not_leave_git_behind(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    async with asyncio.timeout(10):
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
     assert not is_alive(process_id)
 
 

@@ -2,7 +2,7 @@
 --
 -- Fields: queue, state, attempt, priority, seq (age), created, expires, retention (ms), seal, fingerprint (of the
 -- payload), size (payload bytes); while they apply: max_attempts, idempotency (digest), due, started, lease, worker,
--- finished, outcome (fingerprint), kept (bytes counted at the end), retry_of.
+-- progress (there is one), finished, outcome (fingerprint), kept (bytes counted at the end), retry_of.
 local function read_record(uuid)
   local flat = redis.call('HGETALL', TASK .. uuid)
   if #flat == 0 then

@@ -1,10 +1,10 @@
 -- rfc3339(ms): a time as `2026-11-20T16:20:00.123Z`. Redis gives scripts no os.date, so the calendar is
--- Howard Hinnant's civil_from_days ("chrono-Compatible Low-Level Date Algorithms").
-local function rfc3339(ms)
+-- Howard Hinnant's civil_from_days ("chrono-Compatible Low-Level Date Algorithms"). A task's times mostly fall on
+-- one day or two, so each day is worked out once a run.
+local date_of = {}
+
+local function date(days)
   local floor = math.floor
-  local seconds = floor(ms / 1000)
-  local days = floor(seconds / 86400)
-  local of_day = seconds - days * 86400
   local shifted = days + 719468
   local era = floor(shifted / 146097)
   local day_of_era = shifted - era * 146097
@@ -15,6 +15,17 @@ local function rfc3339(ms)
   local day = day_of_year - floor((153 * shifted_month + 2) / 5) + 1
   local month = shifted_month < 10 and shifted_month + 3 or shifted_month - 9
   local year = year_of_era + era * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
-    floor(of_day / 3600), floor(of_day % 3600 / 60), of_day % 60, ms % 1000)
+  return string.format('%04d-%02d-%02d', year, month, day)
+end
+
+local function rfc3339(ms)
+  local of_day = ms % 86400000
+  local days = (ms - of_day) / 86400000
+  local text = date_of[days]
+  if not text then
+    text = date(days)
+    date_of[days] = text
+  end
+  return string.format('%sT%02d:%02d:%02d.%03dZ', text,
+    of_day / 3600000, of_day % 3600000 / 60000, of_day % 60000 / 1000, of_day % 1000)
 end

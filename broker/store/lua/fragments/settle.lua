@@ -1,50 +1,50 @@
 -- @include task_json
--- settle(uuid, record, now, outcome): the one way a task ends. Stores the terminal state, takes the task out of every
--- index of open tasks and announces the outcome, all in the script that calls it.
+-- settle(uuid, record, now, state, result, error, fingerprint, by_worker): the one way a task ends. Stores the terminal
+-- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
--- outcome: state, result and error (JSON text or nil), fingerprint (compares repeated completions), by_worker (the
--- lease holder ends its own task and need not be told).
+-- result, error: JSON text or nil. fingerprint: compares repeated completions. by_worker: the lease holder ends its
+-- own task and need not be told.
 local MESSAGE_MAX_BYTES = 1024
 -- What a record costs beside its values: keys, indexes and their overhead, measured with MEMORY USAGE.
 local RECORD_BYTES = 1000
 
 local function leave_open_indexes(uuid, record)
-  if record.due then
+  if record.lease then
+    redis.call('ZREM', LEASES, uuid)
+  elseif record.due then
     redis.call('ZREM', DELAYED, uuid)
   elseif record.state == 'pending' then
     redis.call('ZREM', PENDING .. record.queue, uuid)
-  elseif record.lease then
-    redis.call('ZREM', LEASES, uuid)
   end
 end
 
 local function announce_outcome(uuid, record, values)
   local head = '{"seal":"' .. record.seal .. '",'
-  local message = head .. task_members(uuid, record, values) .. '}'
-  if #message > MESSAGE_MAX_BYTES then
-    message = head .. task_members(uuid, record, values, true) .. '}'
+  local message = #values < MESSAGE_MAX_BYTES and head .. task_members(uuid, record, values) .. '}'
+  if not message or #message > MESSAGE_MAX_BYTES then
+    message = head .. task_members(uuid, record, ',"omitted":true') .. '}'
   end
   redis.call('PUBLISH', record.queue .. RESPONSE .. uuid, message)
 end
 
-local function settle(uuid, record, now, outcome)
+local function settle(uuid, record, now, state, result, error_text, fingerprint, by_worker)
   leave_open_indexes(uuid, record)
-  local progress = redis.call('HGET', VALUES .. uuid, 'progress')
-  local values = { result = outcome.result, error = outcome.error, progress = progress }
-  if outcome.result then redis.call('HSET', VALUES .. uuid, 'result', outcome.result) end
-  if outcome.error then redis.call('HSET', VALUES .. uuid, 'error', outcome.error) end
-  local kept = RECORD_BYTES + record.size + #(outcome.result or '') + #(outcome.error or '') + #(progress or '')
-  redis.call('HSET', TASK .. uuid, 'state', outcome.state, 'finished', now, 'outcome', outcome.fingerprint, 'kept', kept)
+  local progress = record.progress and redis.call('HGET', VALUES .. uuid, 'progress')
+  if result then redis.call('HSET', VALUES .. uuid, 'result', result) end
+  if error_text then redis.call('HSET', VALUES .. uuid, 'error', error_text) end
+  local values = value_members(result, error_text, progress)
+  local kept = RECORD_BYTES + record.size + #values
+  redis.call('HSET', TASK .. uuid, 'state', state, 'finished', now, 'outcome', fingerprint, 'kept', kept)
   if record.lease or record.due then
     redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due')
   end
   redis.call('ZADD', DEADLINES, now + record.retention, uuid)
   redis.call('ZADD', FINISHED, now, uuid)
   redis.call('INCRBY', FINISHED_BYTES, kept)
-  if record.worker and not outcome.by_worker then
+  if record.worker and not by_worker then
     redis.call('PUBLISH', WORKER .. record.worker, uuid)
   end
-  record.state, record.finished = outcome.state, now
+  record.state, record.finished = state, now
   announce_outcome(uuid, record, values)
 end
 
@@ -53,6 +53,6 @@ local function expire_if_over(uuid, record, now)
   if now < tonumber(record.expires) then
     return false
   end
-  settle(uuid, record, now, { state = 'expired', fingerprint = '' })
+  settle(uuid, record, now, 'expired', nil, nil, '')
   return true
 end

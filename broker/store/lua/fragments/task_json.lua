@@ -2,32 +2,26 @@
 -- The only renderer of a task as JSON. Values are finished JSON text and are put in as they are; no other part can
 -- hold a character that JSON would escape.
 --
--- task_members(uuid, record, values, omitted): the members of the object without its braces. `values` has result,
--- error and progress as text or false; with `omitted`, the values stay out and the reader is told so.
-local function task_members(uuid, record, values, omitted)
-  local parts = { '"uuid":"', uuid, '","queue":"', record.queue, '","state":"', record.state, '"' }
-  local function add(...)
-    for _, part in ipairs({ ... }) do
-      parts[#parts + 1] = part
-    end
-  end
-  if omitted then
-    add(',"omitted":true')
-  else
-    if values.result then add(',"result":', values.result) end
-    if values.error then add(',"error":', values.error) end
-    if values.progress then add(',"progress":', values.progress) end
-  end
-  add(',"attempt":', record.attempt, ',"created_at":"', rfc3339(record.created), '"')
-  if record.started then add(',"started_at":"', rfc3339(record.started), '"') end
-  if record.finished then add(',"finished_at":"', rfc3339(record.finished), '"') end
-  add(',"expires_at":"', rfc3339(record.expires), '"')
-  if record.retry_of then add(',"retry_of":"', record.retry_of, '"') end
-  return table.concat(parts)
+-- task_members(uuid, record, values): the members of the object without its braces. `values` are finished members
+-- with a leading comma, as `value_members` makes them.
+local function task_members(uuid, record, values)
+  local started, finished, retry_of = record.started, record.finished, record.retry_of
+  return '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
+    .. ',"attempt":' .. record.attempt .. ',"created_at":"' .. rfc3339(record.created)
+    .. (started and '","started_at":"' .. rfc3339(started) or '')
+    .. (finished and '","finished_at":"' .. rfc3339(finished) or '')
+    .. '","expires_at":"' .. rfc3339(record.expires)
+    .. (retry_of and '","retry_of":"' .. retry_of .. '"' or '"')
+end
+
+-- value_members(result, error, progress): each JSON text, or nil or false when there is none.
+local function value_members(result, error_text, progress)
+  return (result and ',"result":' .. result or '') .. (error_text and ',"error":' .. error_text or '')
+    .. (progress and ',"progress":' .. progress or '')
 end
 
 -- task_json(uuid, record): the task as it is stored now.
 local function task_json(uuid, record)
   local stored = redis.call('HMGET', VALUES .. uuid, 'result', 'error', 'progress')
-  return '{' .. task_members(uuid, record, { result = stored[1], error = stored[2], progress = stored[3] }) .. '}'
+  return '{' .. task_members(uuid, record, value_members(stored[1], stored[2], stored[3])) .. '}'
 end

@@ -1,0 +1,198 @@
+"""create_task.lua on a real server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broker import naming
+from broker.errors import IdempotencyMismatchError, StoreUnavailableError, TaskConflictError
+from broker.task import TaskState
+from tests.support.store import LONG_MS, Store, new_task, rung, succeeded
+
+
+async def test_the_record_of_a_new_task(store: Store) -> None:
+    new = new_task("t", payload=b"[1.0, {}]", priority=4, max_attempts=7, retention_ms=5_000)
+    created = await store.transitions.create(new)
+
+    assert (created.uuid, created.is_new, created.seal, created.state) == ("t", True, new.seal, TaskState.PENDING)
+    record = store.record()
+    at = int(record.pop("created"))
+    assert store.now_ms() - 5_000 < at <= store.now_ms()
+    assert record == {
+        "queue": "q",
+        "state": "pending",
+        "attempt": "0",
+        "priority": "4",
+        "seq": "1",
+        "expires": str(at + LONG_MS),
+        "retention": "5000",
+        "seal": new.seal,
+        "fingerprint": new.fingerprint,
+        "size": "9",
+        "max_attempts": "7",
+    }
+    assert store.values() == {"payload": "[1.0, {}]"}
+
+
+async def test_the_document_of_a_new_task(store: Store) -> None:
+    created = await store.create()
+    assert created.document is not None
+    assert created.document == (await store.queries.read("t")).document
+    assert list(json.loads(created.document)) == ["uuid", "queue", "state", "attempt", "created_at", "expires_at"]
+
+
+async def test_a_claimable_task_is_indexed_and_rings(store: Store) -> None:
+    with store.ear() as ear:
+        await store.create("084Tkjfh")
+        message = '{"uuid":"084Tkjfh","queue":"q","attempt":0}'
+        assert ear.messages() == [("q-request-084Tkjfh", message)]
+    assert store.indexes("084Tkjfh") == {"pending", "deadlines"}
+
+
+async def test_a_delayed_task_is_indexed_and_does_not_ring(store: Store) -> None:
+    with store.ear() as ear:
+        await store.create(delay_ms=60_000)
+        assert ear.messages() == []
+    assert store.indexes() == {"delayed", "deadlines"}
+    record = store.record()
+    assert int(record["due"]) == int(record["created"]) + 60_000 == store.score(naming.delayed_key())
+
+
+async def test_an_absent_payload_takes_no_key(store: Store) -> None:
+    await store.create()
+    assert store.remaining() == {naming.task_key("t"), naming.pending_key("q"), naming.deadlines_key()}
+
+
+async def test_the_order_is_priority_then_age(store: Store) -> None:
+    for uuid, priority in (("a", 0), ("b", 9), ("c", 5), ("d", 9), ("e", 0)):
+        await store.create(uuid, priority=priority)
+    assert store.pending() == ["b", "d", "c", "a", "e"]
+
+
+async def test_a_great_sequence_stays_below_a_step_of_priority(store: Store) -> None:
+    store.raw.set(naming.sequence_key(), 10**13)
+    await store.create("first")
+    await store.create("second")
+    store.raw.set(naming.sequence_key(), 2 * 10**13)
+    await store.create("third")
+    await store.create("urgent", priority=1)
+    assert store.pending() == ["urgent", "first", "second", "third"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b'"' + b"x" * 50_000 + b'"'])
+async def test_the_record_stays_small_whatever_the_payload(store: Store, payload: bytes) -> None:
+    await store.create("u" * 128, queue="q" * 64, payload=payload, idempotency="i" * 32, delay_ms=1_000, max_attempts=3)
+    assert store.encoding("u" * 128) == "listpack"
+
+
+async def test_the_record_of_a_retried_task_stays_small(store: Store) -> None:
+    await store.create(retry_of="u" * 128)
+    assert store.encoding() == "listpack"
+
+
+async def test_a_retry_names_its_origin(store: Store) -> None:
+    await store.create(retry_of="origin")
+    assert (await store.document())["retry_of"] == "origin"
+
+
+# Attaching
+
+
+async def test_a_known_uuid_attaches_and_rings_nobody(store: Store) -> None:
+    first = await store.create(payload=b'{"a":1,"b":2}')
+    before = store.record()
+    with store.ear() as ear:
+        second = await store.create(payload=b'{ "b": 2, "a": 1 }', priority=9, delay_ms=5, max_attempts=1)
+        assert ear.messages() == []
+    assert (second.is_new, second.seal, second.document) == (False, first.seal, first.document)
+    assert store.record() == before
+    assert store.values() == {"payload": '{"a":1,"b":2}'}
+
+
+async def test_attaching_to_an_ended_task_gives_its_outcome(store: Store) -> None:
+    await store.create()
+    await store.transitions.finish("t", succeeded(b"[1]"))
+    attached = await store.create()
+    assert attached.state is TaskState.SUCCEEDED
+    assert attached.document == (await store.queries.read("t")).document
+
+
+@pytest.mark.parametrize("other", [{"queue": "other"}, {"payload": b"2"}])
+async def test_another_request_under_the_same_uuid_is_a_conflict(store: Store, other: dict[str, object]) -> None:
+    await store.create(payload=b"1")
+    before = store.record()
+    with pytest.raises(TaskConflictError):
+        await store.create(**{"payload": b"1", **other})
+    assert store.record() == before
+
+
+async def test_absent_and_null_payloads_are_the_same(store: Store) -> None:
+    await store.create(payload=b"")
+    assert not (await store.create(payload=b"null")).is_new
+
+
+# Idempotency keys
+
+
+async def test_a_key_attaches_whatever_uuid_was_made_for_the_call(store: Store) -> None:
+    first = await store.create("a", chosen=False, idempotency="k")
+    second = await store.create("b", chosen=False, idempotency="k")
+    assert (second.uuid, second.is_new, second.seal) == ("a", False, first.seal)
+    assert store.record("b") == {}
+    assert store.raw.get(naming.idempotency_key("k")) == "a"
+
+
+@pytest.mark.parametrize("other", [{"queue": "other"}, {"payload": b"2"}])
+async def test_another_request_under_the_same_key_is_a_mismatch(store: Store, other: dict[str, object]) -> None:
+    await store.create("a", chosen=False, idempotency="k", payload=b"1")
+    with pytest.raises(IdempotencyMismatchError):
+        await store.create("b", **{"chosen": False, "idempotency": "k", "payload": b"1", **other})
+    assert store.record("b") == {}
+
+
+async def test_a_key_and_another_tasks_uuid_disagree(store: Store) -> None:
+    await store.create("a", idempotency="k")
+    await store.create("b")
+    for uuid in ("b", "new"):
+        with pytest.raises(IdempotencyMismatchError):
+            await store.create(uuid, idempotency="k")
+    assert store.record("new") == {}
+
+
+async def test_the_same_key_and_uuid_attach(store: Store) -> None:
+    await store.create("a", idempotency="k")
+    assert not (await store.create("a", idempotency="k")).is_new
+
+
+async def test_a_fresh_key_binds_to_a_task_without_one(store: Store) -> None:
+    await store.create("a")
+    assert not (await store.create("a", idempotency="k")).is_new
+    assert (await store.create("b", chosen=False, idempotency="k")).uuid == "a"
+    assert store.record("a")["idempotency"] == "k"
+
+
+async def test_a_second_key_for_the_same_task_is_a_mismatch(store: Store) -> None:
+    await store.create("a", idempotency="k")
+    with pytest.raises(IdempotencyMismatchError):
+        await store.create("a", idempotency="l")
+    assert store.raw.get(naming.idempotency_key("l")) is None
+
+
+async def test_a_key_whose_record_is_gone_stands_for_the_next_task(store: Store) -> None:
+    store.raw.set(naming.idempotency_key("k"), "gone")
+    assert (await store.create("a", chosen=False, idempotency="k")).is_new
+    assert store.raw.get(naming.idempotency_key("k")) == "a"
+
+
+# A full server
+
+
+async def test_a_full_server_refuses_new_tasks_and_keeps_nothing_of_them(store: Store) -> None:
+    with store.ear() as ear, store.full():
+        with pytest.raises(StoreUnavailableError) as refused:
+            await store.create(payload=b"1", idempotency="k")
+        assert not refused.value.may_have_run
+        assert rung(ear.messages()) == []
+    assert store.remaining() == set()

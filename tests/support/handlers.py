@@ -1,0 +1,55 @@
+"""What the worker of the tests runs: `tests.support.handlers:worker`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from broker import DEFERRED, Task, Worker
+from broker.errors import TaskError
+
+POLL_S: Final = 0.01
+
+worker = Worker()
+
+
+@worker.handler("test-echo")
+async def echo(task: Task) -> Any:
+    """Returns the payload."""
+    return task.payload
+
+
+@worker.handler("test-fails", max_attempts=1)
+async def fail(task: Task) -> None:
+    """Fails with everything that an error can have."""
+    raise TaskError("There is no such branch.", code="no-branch", details={"branch": task.payload})
+
+
+@worker.handler("test-deferred")
+async def defer(_task: Task) -> object:
+    """Leaves the task to a third party."""
+    return DEFERRED
+
+
+@worker.handler("test-endless")
+async def run_endlessly(task: Task) -> None:
+    """Runs until it is cancelled. The payload is the folder for the files that tell so."""
+    folder = Path(task.payload)
+    (folder / "started").touch()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        (folder / "cancelled").touch()
+
+
+@worker.handler("test-endless-thread")
+def run_endlessly_in_thread(task: Task) -> None:
+    """The same as a plain function."""
+    folder = Path(task.payload)
+    (folder / "started").touch()
+    never = threading.Event()
+    while not task.cancelled:
+        never.wait(POLL_S)
+    (folder / "cancelled").touch()

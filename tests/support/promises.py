@@ -1,0 +1,80 @@
+"""What every answer of the API promises, whatever was asked: checked on each one that the tests see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import httpx
+from openapi_schema_validator import OAS31Validator
+
+from broker_services.api.openapi import openapi_document
+
+PROBLEM_TYPE: Final = "application/problem+json"
+
+DOCUMENT: Final[Mapping[str, Any]] = openapi_document("test")
+
+
+def check_answer(method: str, path: str, answer: httpx.Response) -> None:
+    """Fails the test unless `answer` has the headers, the shape and the documentation that it must have.
+
+    Args:
+        method: How it was asked.
+        path: What was asked, without the query.
+        answer: What came.
+    """
+    assert answer.status_code != 500, answer.text
+    _check_caching(answer)
+    if answer.status_code >= 400 and method != "HEAD":
+        _check_problem(path, answer)
+    if path in DOCUMENT["paths"]:
+        _check_documented(method, path, answer)
+
+
+def _check_caching(answer: httpx.Response) -> None:
+    assert answer.headers.get("vary") == "Accept-Language"
+    assert answer.headers.get("cache-control") == ("no-cache" if "etag" in answer.headers else "no-store")
+
+
+def _check_problem(path: str, answer: httpx.Response) -> None:
+    assert answer.headers["content-type"] == PROBLEM_TYPE
+    problem = answer.json()
+    assert problem["status"] == answer.status_code
+    assert problem["type"].endswith(problem["code"])
+    assert problem["title"]
+    assert problem["detail"]
+    # An answer to headers that were never read to their end can't name the path.
+    assert problem["instance"] == ("" if answer.status_code == 431 else path)
+    assert ("retry-after" in answer.headers) == (answer.status_code in (429, 503))
+
+
+def _check_documented(method: str, path: str, answer: httpx.Response) -> None:
+    operations = DOCUMENT["paths"][path]
+    operation = operations.get(method.lower())
+    if operation is None:
+        # A method that the path does not take is documented with those that it takes.
+        assert answer.status_code in (405, 431)
+        operation = next(iter(operations.values()))
+    responses = operation["responses"]
+    assert str(answer.status_code) in responses, f"{method} {path}: {answer.status_code} is not documented"
+    response = responses[str(answer.status_code)]
+    if answer.status_code >= 400 and method != "HEAD":
+        assert f"`{answer.json()['code']}`" in response["description"]
+    if method != "HEAD" and answer.status_code != 304:
+        media_type = answer.headers["content-type"]
+        _validator(json.dumps(response["content"][media_type]["schema"])).validate(json.loads(answer.content))
+    _check_headers(response, answer)
+
+
+def _check_headers(response: Mapping[str, Any], answer: httpx.Response) -> None:
+    """Headers that tell a caller something are documented."""
+    telling = {"location", "retry-after", "preference-applied", "etag", "allow"} & set(answer.headers)
+    documented = {name.lower() for name in response.get("headers", {})}
+    assert telling <= documented, f"{telling - documented} of {answer.status_code} are not documented"
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> OAS31Validator:
+    return OAS31Validator({**json.loads(schema), "components": DOCUMENT["components"]})
