@@ -116,7 +116,7 @@ class Broker:
         fields: dict[str, Any] = {
             "uuid": uuid,
             "queue": queue,
-            "payload": Raw(values.dump(payload, "payload")),
+            "payload": Raw(self._dump(payload, "payload")),
             "priority": priority,
             "delay": delay,
             "expires_in": expires_in,
@@ -158,10 +158,10 @@ class Broker:
         """
         fields: dict[str, Any] = {"uuid": uuid, "state": state, "lease": lease}
         if result is not None:
-            fields["result"] = Raw(values.dump(result, "result"))
+            fields["result"] = Raw(self._dump(result, "result"))
         if error is not None:
             fields["error"] = {
-                name: Raw(values.dump(value, "error.details")) if name == "details" else value
+                name: Raw(self._dump(value, "error.details")) if name == "details" else value
                 for name, value in error.items()
             }
         return (await self.finish(convert(fields, ChangeRequest))).changed
@@ -241,6 +241,9 @@ class Broker:
             return await self._held(waiter, task)
         finally:
             self.hub.leave(waiter)
+
+    def _dump(self, value: Any, field: str) -> bytes:
+        return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
 
     async def _held(self, waiter: Waiter, last_known: StoredTask) -> StoredTask:
         settled = await waiter.deferred.wait()

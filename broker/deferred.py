@@ -16,13 +16,14 @@ class DeferredResult(Generic[T]):
 
     __slots__ = ("_future", "_timer")
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Starts the clock.
 
         Args:
             timeout: Seconds until the wait ends without a result.
+            loop: The running loop, for callers that know it: asking Python 3.11 for it is a system call.
         """
-        loop = asyncio.get_running_loop()
+        loop = loop or asyncio.get_running_loop()
         self._future: asyncio.Future[T | None] = loop.create_future()
         self._timer = loop.call_later(timeout, self.expire)
 

@@ -23,7 +23,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.handlers import Handler, ThreadLane, retry_delay_s
-from broker.requests import Completion, milliseconds, outcome
+from broker.requests import Completion, milliseconds
 from broker.settings import Settings
 from broker.store.transitions import Claimed, Transitions
 from broker.task import DEFERRED, Task, TaskFailure, TaskState
@@ -34,7 +34,10 @@ RENEWALS_PER_LEASE: Final = 3
 SETTLE_RETRY_S: Final = 0.5
 CLOSE_DEADLINE_S: Final = 5.0
 """How long a worker that ends tries to give its tasks back: one command's deadline and a little."""
+ERROR_CODE_MAX_CHARS: Final = 128
 ERROR_MESSAGE_MAX_CHARS: Final = 8_192
+ERROR_MAX_BYTES: Final = 65_536
+"""With details; longer ones are left out."""
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
 
@@ -57,7 +60,9 @@ class Failure(msgspec.Struct, frozen=True):
 class Attempt:
     """One claimed task while it is here. It is what the handler's `Task` is bound to."""
 
-    def __init__(self, claimed: Claimed, handler: Handler, transitions: Transitions, lease_ms: int) -> None:
+    def __init__(
+        self, claimed: Claimed, handler: Handler, transitions: Transitions, *, lease_ms: int, max_bytes: int
+    ) -> None:
         self.claimed = claimed
         self.handler = handler
         self.stop: Stop | None = None
@@ -65,6 +70,7 @@ class Attempt:
         self.runner: asyncio.Task[None] | None = None
         self._transitions = transitions
         self._lease_ms = lease_ms
+        self._max_bytes = max_bytes
 
     def halt(self, reason: Stop) -> None:
         """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
@@ -92,7 +98,7 @@ class Attempt:
 
     async def report_progress(self, task: Task, value: Any) -> None:
         """See `Task.progress`."""
-        await self.renew(values.dump(value, "progress"))
+        await self.renew(values.dump(value, "progress", max_bytes=self._max_bytes))
 
     def is_cancelled(self, task: Task) -> bool:
         """Whether the handler should stop: the task was ended, or this worker goes."""
@@ -112,6 +118,7 @@ class Executor:
         self._lease_ms = milliseconds(settings.lease_s)
         self._max_bytes = settings.max_body_bytes
         self._attempts: dict[str, Attempt] = {}
+        self._loop = asyncio.get_running_loop()
 
     @property
     def running(self) -> int:
@@ -120,7 +127,7 @@ class Executor:
 
     def start(self, claimed: Claimed, handler: Handler, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
         """Starts an attempt; `on_end` is called once its slot is free again."""
-        attempt = Attempt(claimed, handler, self._transitions, self._lease_ms)
+        attempt = Attempt(claimed, handler, self._transitions, lease_ms=self._lease_ms, max_bytes=self._max_bytes)
         self._attempts[claimed.uuid] = attempt
         attempt.runner = asyncio.create_task(self._run(attempt, threads, on_end), name=f"task {claimed.uuid}")
 
@@ -180,7 +187,7 @@ class Executor:
         self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]
     ) -> Completion | Failure | Stop | None:
         """Runs the handler. None: deferred to a third party."""
-        timer = asyncio.get_running_loop().call_later(attempt.handler.timeout_s, attempt.halt, Stop.TIMEOUT)
+        timer = self._loop.call_later(attempt.handler.timeout_s, attempt.halt, Stop.TIMEOUT)
         try:
             result = await _call(attempt.handler, _task(attempt), threads, on_end)
         except asyncio.CancelledError:
@@ -193,8 +200,8 @@ class Executor:
 
     def _success(self, result: Any) -> Completion | Failure:
         try:
-            text = values.ABSENT if result is None else values.dump(result, "result")
-            return outcome(TaskState.SUCCEEDED, text, values.ABSENT, max_bytes=self._max_bytes)
+            text = values.ABSENT if result is None else values.dump(result, "result", max_bytes=self._max_bytes)
+            return Completion(state=TaskState.SUCCEEDED, result=text)
         except (InvalidRequestError, PayloadTooLargeError) as error:
             return _failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
 
@@ -230,7 +237,7 @@ class Executor:
 
     def _failing(self, attempt: Attempt, failure: Failure) -> Callable[[], Awaitable[object]]:
         uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
-        failed = outcome(TaskState.FAILED, values.ABSENT, failure.error, max_bytes=self._max_bytes)
+        failed = Completion(state=TaskState.FAILED, error=failure.error)
         if not failure.may_retry:
             return lambda: self._transitions.finish(uuid, failed, lease=lease)
         delay_ms = milliseconds(retry_delay_s(attempt.claimed.attempt))
@@ -279,11 +286,13 @@ def _failure_of(error: Exception) -> Failure:
 
 
 def _failure(code: str, message: str, *, may_retry: bool, details: Any = None) -> Failure:
-    failure = TaskFailure(code[:128], message[:ERROR_MESSAGE_MAX_CHARS], details)
+    failure = TaskFailure(code[:ERROR_CODE_MAX_CHARS], message[:ERROR_MESSAGE_MAX_CHARS], details)
     try:
-        text = values.dump(_members(failure), "error")
-    except InvalidRequestError:
-        text = values.dump(_members(TaskFailure(failure.code, _printable(failure.message))), "error")
+        text = values.dump(_members(failure), "error", max_bytes=ERROR_MAX_BYTES)
+    except (InvalidRequestError, PayloadTooLargeError):
+        # Better an error without its details than none.
+        plain = TaskFailure(_printable(failure.code), _printable(failure.message))
+        text = values.dump(_members(plain), "error", max_bytes=ERROR_MAX_BYTES)
     return Failure(text, may_retry)
 
 

@@ -81,7 +81,7 @@ def task_prefix() -> str:
 
 
 def task_key(uuid: str) -> str:
-    """Hash: the record, all fields short, so that it stays a listpack."""
+    """Hash: the record, all fields at most 64 bytes, so that it stays a listpack."""
     return task_prefix() + uuid
 
 
@@ -91,7 +91,7 @@ def values_prefix() -> str:
 
 
 def values_key(uuid: str) -> str:
-    """Hash: payload, result, error, progress, as the bytes that were received."""
+    """Hash: those values that are too long for the record, as the bytes that were received."""
     return values_prefix() + uuid
 
 
@@ -115,19 +115,19 @@ def leases_key() -> str:
     return KEY_PREFIX + "leases"
 
 
-def deadlines_key() -> str:
-    """Sorted set: open tasks by when they expire, ended ones by when their record may go, in milliseconds."""
-    return KEY_PREFIX + "deadlines"
+def expiring_key() -> str:
+    """Sorted set: open tasks, by when they expire, in milliseconds."""
+    return KEY_PREFIX + "expiring"
 
 
-def finished_key() -> str:
-    """Sorted set: ended tasks, by when they ended, in milliseconds."""
-    return KEY_PREFIX + "finished"
+def retained_key() -> str:
+    """Sorted set: ended tasks, by when their record may go, in milliseconds."""
+    return KEY_PREFIX + "retained"
 
 
-def finished_bytes_key() -> str:
+def retained_bytes_key() -> str:
     """String: about how many bytes the records of ended tasks take."""
-    return KEY_PREFIX + "finished-bytes"
+    return KEY_PREFIX + "retained-bytes"
 
 
 def sequence_key() -> str:

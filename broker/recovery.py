@@ -53,12 +53,12 @@ class Recovery:
         for sweep in (
             self._transitions.sweep_leases,
             self._transitions.sweep_delayed,
-            self._transitions.sweep_deadlines,
-            self._trim,
+            self._transitions.sweep_expired,
+            self._forget_ended,
         ):
             for _ in range(MOST_ROUNDS):
                 if await sweep() < SWEEP_BATCH:
                     break
 
-    async def _trim(self) -> int:
-        return await self._transitions.trim_finished(self._most_finished, self._most_finished_bytes)
+    async def _forget_ended(self) -> int:
+        return await self._transitions.sweep_retained(self._most_finished, self._most_finished_bytes)

@@ -1,7 +1,7 @@
 """What callers may ask: one typed, checked definition each, for HTTP, the OpenAPI document and Python alike.
 
 Constraints stand in the types; what only some combinations forbid is checked by the functions below. `NewTask` and
-`Completion` are what the store takes: values as received bytes, with the fingerprints that tell repeats from conflicts.
+`Completion` are what the store takes: values as received bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from broker import naming, values
-from broker.errors import InvalidRequestError, PayloadTooLargeError
+from broker.errors import InvalidRequestError
 from broker.randomness import new_secret, new_uuid
 from broker.settings import Settings
 from broker.task import TaskState
@@ -110,12 +110,22 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task ends, checked. `fingerprint` is equal for outcomes that count as the same."""
+    """How a task ends, checked; values as JSON text, `values.ABSENT` for none."""
 
     state: TaskState
-    result: bytes
-    error: bytes
-    fingerprint: str
+    result: bytes = values.ABSENT
+    error: bytes = values.ABSENT
+
+
+class _Outcome(msgspec.Struct):
+    """The part of a task JSON that a completion decides."""
+
+    state: TaskState
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_outcome_decoder = msgspec.json.Decoder(_Outcome)
 
 
 def convert(fields: dict[str, Any], request_type: type[T], *, from_text: bool = False) -> T:
@@ -190,14 +200,20 @@ def completion(request: ChangeRequest, *, max_bytes: int) -> Completion:
     error = request.error
     if error is None and state is TaskState.FAILED:
         error = ErrorRequest()
-    return outcome(state, received(request.result), _error_json(error, max_bytes), max_bytes=max_bytes)
+    result = received(request.result)
+    if result != values.ABSENT:
+        values.check(result, "result", max_bytes=max_bytes)
+    return Completion(state=state, result=result, error=_error_json(error, max_bytes))
 
 
-def outcome(state: TaskState, result: bytes, error: bytes, *, max_bytes: int) -> Completion:
-    """A completion from JSON texts (`values.ABSENT` for none)."""
-    result_print = values.fingerprint(result, "result", max_bytes=max_bytes)
-    error_print = values.fingerprint(error, "error", max_bytes=max_bytes)
-    return Completion(state=state, result=result, error=error, fingerprint=f"{state[:2]}{result_print}{error_print}")
+def is_outcome_of(document: bytes, completion: Completion) -> bool:
+    """Whether a task JSON tells the outcome that `completion` asks for: same state, same result, same error."""
+    stored = _outcome_decoder.decode(document)
+    return (
+        stored.state is completion.state
+        and values.are_same(received(stored.result), completion.result)
+        and values.are_same(received(stored.error), completion.error)
+    )
 
 
 def received(value: Raw | UnsetType) -> bytes:
@@ -216,8 +232,7 @@ def _error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:
     if isinstance(error.details, Raw):
         values.check(bytes(error.details), "error.details", max_bytes=max_bytes)
     encoded = msgspec.json.encode(error)
-    if len(encoded) > max_bytes:
-        raise PayloadTooLargeError(f"`error` has {len(encoded)} bytes; at most {max_bytes} are accepted.")
+    values.check_length(encoded, "error", max_bytes=max_bytes)
     return encoded
 
 

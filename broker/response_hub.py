@@ -182,7 +182,7 @@ class ResponseHub:
             channel = self._channels[name] = Channel(queue, uuid, self._loop.time())
             self._to_join.append(name)
             self._link.flush_soon()
-        waiter = Waiter(channel, DeferredResult(timeout), seal)
+        waiter = Waiter(channel, DeferredResult(timeout, self._loop), seal)
         channel.waiters.add(waiter)
         self._held += 1
         return waiter

@@ -41,8 +41,7 @@ def check(raw: bytes, field: str, *, max_bytes: int) -> Any:
         InvalidRequestError: JSON that not every reader could take: integers beyond 64 bits, NaN and Infinity, lone
             surrogates, nesting deeper than `MAX_NESTING`.
     """
-    if len(raw) > max_bytes:
-        raise PayloadTooLargeError(f"`{field}` has {len(raw)} bytes; at most {max_bytes} are accepted.")
+    check_length(raw, field, max_bytes=max_bytes)
     check_nesting(raw, field)
     try:
         value = orjson.loads(raw)
@@ -60,18 +59,31 @@ def fingerprint(raw: bytes, field: str, *, max_bytes: int) -> str:
     return _digest(check(raw, field, max_bytes=max_bytes))
 
 
-def dump(value: Any, what: str) -> bytes:
+def are_same(one: bytes, other: bytes) -> bool:
+    """Whether two acceptable values have the same sorted-key JSON; absent and `null` are equal."""
+    return one == other or _canonical(one) == _canonical(other)
+
+
+def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
     """A Python value as JSON bytes.
 
     Raises:
         InvalidRequestError: `value` holds something that JSON has no word for.
+        PayloadTooLargeError: Its JSON is longer than `max_bytes`.
     """
     try:
         raw = orjson.dumps(value)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
+    check_length(raw, what, max_bytes=max_bytes)
     check_nesting(raw, what)
     return raw
+
+
+def check_length(raw: bytes, field: str, *, max_bytes: int) -> None:
+    """Raises PayloadTooLargeError for a value longer than `max_bytes`."""
+    if len(raw) > max_bytes:
+        raise PayloadTooLargeError(f"`{field}` has {len(raw)} bytes; at most {max_bytes} are accepted.")
 
 
 def check_nesting(raw: bytes, field: str, *, most: int = MAX_NESTING) -> None:
@@ -106,6 +118,10 @@ def _refuse_long_integers(raw: bytes, field: str) -> None:
         return 0
 
     json.loads(raw, parse_int=check_integer)
+
+
+def _canonical(raw: bytes) -> bytes:
+    return b"null" if raw == ABSENT else orjson.dumps(orjson.loads(raw), option=orjson.OPT_SORT_KEYS)
 
 
 def _digest(value: Any) -> str:

@@ -25,9 +25,9 @@ _NAMES: Final[Mapping[str, str]] = {
     "PENDING": naming.pending_prefix(),
     "DELAYED": naming.delayed_key(),
     "LEASES": naming.leases_key(),
-    "DEADLINES": naming.deadlines_key(),
-    "FINISHED": naming.finished_key(),
-    "FINISHED_BYTES": naming.finished_bytes_key(),
+    "EXPIRING": naming.expiring_key(),
+    "RETAINED": naming.retained_key(),
+    "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),
     "REQUEST": naming.REQUEST_INFIX,
@@ -99,8 +99,8 @@ FIND_ENDED: Final = Script("find_ended")
 TAKE_TURN: Final = Script("take_turn")
 SWEEP_LEASES: Final = Script("sweep_leases")
 SWEEP_DELAYED: Final = Script("sweep_delayed")
-SWEEP_DEADLINES: Final = Script("sweep_deadlines")
-TRIM_FINISHED: Final = Script("trim_finished")
+SWEEP_EXPIRED: Final = Script("sweep_expired")
+SWEEP_RETAINED: Final = Script("sweep_retained")
 
 ALL: Final = (
     CREATE_TASK,
@@ -114,6 +114,6 @@ ALL: Final = (
     TAKE_TURN,
     SWEEP_LEASES,
     SWEEP_DELAYED,
-    SWEEP_DEADLINES,
-    TRIM_FINISHED,
+    SWEEP_EXPIRED,
+    SWEEP_RETAINED,
 )

@@ -16,7 +16,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.randomness import new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
 from broker.store.link import Command, Link, Reply
@@ -162,17 +162,17 @@ class Transitions:
                 completion.state,
                 completion.result,
                 completion.error,
-                completion.fingerprint,
                 lease or "",
                 _flag(wants_document),
-                # The worst that a second run can do is to answer `changed: false` to the one who changed it.
+                # The worst that a second run can do is to tell the one who changed it that it was so already.
                 repeatable=True,
             )
         )
         _raise_lost(reply[0], uuid)
-        if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply)
-        return Changed(uuid, reply[0] == Code.CHANGED, TaskState(reply[1].decode()), reply[2])
+        state, document = TaskState(reply[1].decode()), reply[2]
+        if reply[0] == Code.FINAL and not is_outcome_of(document, completion):
+            raise TaskAlreadyFinalError(uuid, state, document)
+        return Changed(uuid, reply[0] == Code.CHANGED, state, document)
 
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
@@ -208,13 +208,13 @@ class Transitions:
         """Makes due tasks claimable; how many."""
         return await self._sweep(scripts.SWEEP_DELAYED, naming.delayed_key())
 
-    async def sweep_deadlines(self) -> int:
-        """Expires open tasks and forgets ended ones whose time is over; how many."""
-        return await self._sweep(scripts.SWEEP_DEADLINES, naming.deadlines_key())
+    async def sweep_expired(self) -> int:
+        """Expires open tasks whose time is over; how many."""
+        return await self._sweep(scripts.SWEEP_EXPIRED, naming.expiring_key())
 
-    async def trim_finished(self, most_tasks: int, most_bytes: int) -> int:
-        """Forgets the oldest ended tasks beyond the limits; how many."""
-        return await self._sweep(scripts.TRIM_FINISHED, naming.finished_key(), most_tasks, most_bytes)
+    async def sweep_retained(self, most_tasks: int, most_bytes: int) -> int:
+        """Forgets ended tasks whose retention is over, and the oldest beyond the limits; how many."""
+        return await self._sweep(scripts.SWEEP_RETAINED, naming.retained_key(), most_tasks, most_bytes)
 
     async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
         return int(await self._link.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
@@ -230,7 +230,6 @@ class Transitions:
                 _flag(failed),
                 delay_ms,
                 completion.error if completion else "",
-                completion.fingerprint if completion else "",
                 "",
                 repeatable=False,
             )

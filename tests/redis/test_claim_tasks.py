@@ -38,7 +38,7 @@ async def test_a_claim_changes_the_record_and_the_indexes(store: Store) -> None:
         "worker": WORKER,
         "max_attempts": "5",
     }
-    assert store.indexes() == {"leases", "deadlines"}
+    assert store.indexes() == {"leases", "expiring"}
     assert store.score(naming.leases_key()) == claimed.lease_end_ms
     assert store.encoding() == "listpack"
 
@@ -112,7 +112,7 @@ async def test_a_task_whose_time_is_over_ends_instead(store: Store) -> None:
         assert [task.uuid for task in await store.claim(1)] == ["new"]
         (message,) = answered(ear.messages(), uuid="old")
     assert (message["state"], message["seal"]) == ("expired", created.seal)
-    assert store.indexes("old") == {"deadlines", "finished"}
+    assert store.indexes("old") == {"retained"}
 
 
 async def test_leftovers_in_the_queue_give_no_task(store: Store) -> None:
@@ -133,7 +133,7 @@ async def test_one_call_does_bounded_work_however_many_have_expired(store: Store
     await asyncio.gather(*[store.create(f"t{number}", expires_ms=1) for number in range(count)])
     await store.until_expired(f"t{count - 1}")
     await store.claim(1)
-    assert store.raw.zcard(naming.finished_key()) <= MOST_OF_ONE_CALL
+    assert store.raw.zcard(naming.retained_key()) <= MOST_OF_ONE_CALL
 
 
 async def test_a_retried_task_keeps_its_place(store: Store) -> None:

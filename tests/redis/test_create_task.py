@@ -48,21 +48,21 @@ async def test_a_claimable_task_is_indexed_and_rings(store: Store) -> None:
         await store.create("084Tkjfh")
         message = '{"uuid":"084Tkjfh","queue":"q","attempt":0}'
         assert ear.messages() == [("q-request-084Tkjfh", message)]
-    assert store.indexes("084Tkjfh") == {"pending", "deadlines"}
+    assert store.indexes("084Tkjfh") == {"pending", "expiring"}
 
 
 async def test_a_delayed_task_is_indexed_and_does_not_ring(store: Store) -> None:
     with store.ear() as ear:
         await store.create(delay_ms=60_000)
         assert ear.messages() == []
-    assert store.indexes() == {"delayed", "deadlines"}
+    assert store.indexes() == {"delayed", "expiring"}
     record = store.record()
     assert int(record["due"]) == int(record["created"]) + 60_000 == store.score(naming.delayed_key())
 
 
 async def test_an_absent_payload_takes_no_key(store: Store) -> None:
     await store.create()
-    assert store.remaining() == {naming.task_key("t"), naming.pending_key("q"), naming.deadlines_key()}
+    assert store.remaining() == {naming.task_key("t"), naming.pending_key("q"), naming.expiring_key()}
 
 
 async def test_the_order_is_priority_then_age(store: Store) -> None:
@@ -196,3 +196,27 @@ async def test_a_full_server_refuses_new_tasks_and_keeps_nothing_of_them(store: 
         assert not refused.value.may_have_run
         assert rung(ear.messages()) == []
     assert store.remaining() == set()
+
+
+# Values, short ones inside the record
+
+
+@pytest.mark.parametrize("length", [2, 63, 64, 65, 1_000])
+async def test_a_value_of_any_length_comes_back(store: Store, length: int) -> None:
+    value = b'"' + b"x" * (length - 2) + b'"'
+    await store.create(payload=value)
+    claimed = await store.claim_one()
+    assert claimed.payload == value
+    await store.transitions.extend("t", claimed.lease, LONG_MS, value)
+    await store.transitions.finish("t", succeeded(value), lease=claimed.lease)
+    document = await store.document()
+    assert document["result"] == document["progress"] == "x" * (length - 2)
+    assert store.encoding() == "listpack"
+
+
+async def test_a_value_may_grow_and_shrink(store: Store) -> None:
+    claimed = await store.created_and_claimed()
+    for value in (b"1", b'"' + b"x" * 100 + b'"', b"2", b'"' + b"y" * 64 + b'"', b'"' + b"z" * 100 + b'"', b"3"):
+        await store.transitions.extend("t", claimed.lease, LONG_MS, value)
+        assert b'"progress":' + value + b"," in (await store.queries.read("t")).document
+    assert store.encoding() == "listpack"

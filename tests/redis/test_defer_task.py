@@ -23,7 +23,7 @@ async def test_a_deferred_task_runs_without_a_lease(store: Store) -> None:
     del before["lease"], before["worker"]
     assert store.record() == before
     assert store.record()["state"] == "running"
-    assert store.indexes() == {"deadlines"}
+    assert store.indexes() == {"expiring"}
 
 
 async def test_the_reply_carries_the_document_where_it_is_wanted(store: Store) -> None:
@@ -46,9 +46,9 @@ async def test_a_deferred_task_expires(store: Store) -> None:
     claimed = await store.created_and_claimed(expires_ms=80)
     await store.transitions.defer("t", claimed.lease)
     await store.until_expired()
-    assert await store.transitions.sweep_deadlines() == 1
+    assert await store.transitions.sweep_expired() == 1
     assert (await store.document())["state"] == "expired"
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
 
 
 async def test_a_deferred_task_can_be_finished_by_a_third_party_alone(store: Store) -> None:
@@ -64,7 +64,7 @@ async def test_a_wrong_lease(store: Store, lease: str) -> None:
     await store.created_and_claimed()
     with pytest.raises(LeaseLostError):
         await store.transitions.defer("t", lease)
-    assert store.indexes() == {"leases", "deadlines"}
+    assert store.indexes() == {"leases", "expiring"}
 
 
 async def test_a_pending_task_cannot_be_deferred(store: Store) -> None:
@@ -99,4 +99,4 @@ async def test_a_full_server_still_defers(store: Store) -> None:
     claimed = await store.created_and_claimed()
     with store.full():
         await store.transitions.defer("t", claimed.lease)
-    assert store.indexes() == {"deadlines"}
+    assert store.indexes() == {"expiring"}

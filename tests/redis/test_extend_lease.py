@@ -41,7 +41,7 @@ async def test_somebody_else_ended_the_task(store: Store) -> None:
     await store.transitions.finish("t", cancelled())
     assert await store.transitions.extend("t", claimed.lease, LONG_MS, b"1") is TaskState.CANCELLED
     assert store.values() == {}
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
 
 
 @pytest.mark.parametrize("lease", ["0.guess", "x"])
@@ -68,7 +68,7 @@ async def test_a_deferred_task_has_no_lease_to_renew(store: Store) -> None:
     await store.transitions.defer("t", claimed.lease)
     with pytest.raises(LeaseLostError):
         await store.transitions.extend("t", claimed.lease, LONG_MS)
-    assert store.indexes() == {"deadlines"}
+    assert store.indexes() == {"expiring"}
 
 
 async def test_a_pending_task_has_no_lease_to_renew(store: Store) -> None:
@@ -83,11 +83,12 @@ async def test_a_lease_that_ran_out_unswept_still_holds(store: Store) -> None:
     assert await store.transitions.extend("t", claimed.lease, LONG_MS) > claimed.lease_end_ms
 
 
-async def test_a_task_whose_time_is_over_is_not_renewed(store: Store) -> None:
-    """The handler learns of it now rather than by the sweep."""
+async def test_no_renewal_outlives_the_tasks_own_time(store: Store) -> None:
     claimed = await store.created_and_claimed(expires_ms=50)
     await store.until_expired()
-    assert await store.transitions.extend("t", claimed.lease, LONG_MS, b"1") is TaskState.EXPIRED
+    await store.transitions.extend("t", claimed.lease, LONG_MS)
+    assert await store.transitions.sweep_expired() == 1
+    assert await store.transitions.extend("t", claimed.lease, LONG_MS) is TaskState.EXPIRED
 
 
 async def test_an_unknown_task(store: Store) -> None:

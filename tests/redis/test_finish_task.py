@@ -32,13 +32,11 @@ async def test_a_lease_holder_ends_its_task(store: Store, completion: Completion
         **before,
         "state": completion.state,
         "finished": str(at),
-        "outcome": completion.fingerprint,
         "kept": str(kept),
     }
-    assert store.indexes() == {"deadlines", "finished"}
-    assert store.score(naming.deadlines_key()) == at + 1_000
-    assert store.score(naming.finished_key()) == at
-    assert store.finished_bytes() == kept
+    assert store.indexes() == {"retained"}
+    assert store.score(naming.retained_key()) == at + 1_000
+    assert store.retained_bytes() == kept
     assert kept >= 1_000 + len(b"[]") + len(completion.result) + len(completion.error)
     assert store.encoding() == "listpack"
 
@@ -76,7 +74,7 @@ async def test_every_value_counts_as_kept(store: Store) -> None:
     claimed = await store.created_and_claimed(payload=b'"' + b"x" * 998 + b'"')
     await store.transitions.extend("t", claimed.lease, LONG_MS, b'"' + b"x" * 1_998 + b'"')
     await store.transitions.finish("t", succeeded(b'"' + b"x" * 2_998 + b'"'), lease=claimed.lease)
-    assert 7_000 <= store.finished_bytes() <= 7_100
+    assert 7_000 <= store.retained_bytes() <= 7_100
 
 
 async def test_the_error_of_an_earlier_attempt_counts_as_kept(store: Store) -> None:
@@ -84,14 +82,14 @@ async def test_the_error_of_an_earlier_attempt_counts_as_kept(store: Store) -> N
     await store.transitions.retry("t", claimed.lease, failed(b'"' + b"x" * 9_998 + b'"'), 0)
     await store.transitions.finish("t", succeeded())
     still_there = sum(len(value) for value in store.values().values())
-    assert store.finished_bytes() >= 1_000 + still_there
+    assert store.retained_bytes() >= 1_000 + still_there
 
 
 @pytest.mark.parametrize("delay_ms", [0, 60_000])
 async def test_a_third_party_ends_what_nobody_claimed(store: Store, delay_ms: int) -> None:
     await store.create(delay_ms=delay_ms)
     await store.transitions.finish("t", succeeded())
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
     assert "due" not in store.record()
     assert await store.claim() == []
 
@@ -149,7 +147,7 @@ async def test_another_outcome_is_refused_and_told_the_winner(store: Store, othe
         assert ear.messages() == []
     assert (refused.value.state, refused.value.document) == (TaskState.SUCCEEDED, winner.document)
     assert store.record() == before
-    assert store.finished_bytes() == int(before["kept"])
+    assert store.retained_bytes() == int(before["kept"])
 
 
 async def test_of_many_writers_one_wins(store: Store) -> None:
@@ -202,7 +200,7 @@ async def test_a_task_whose_time_is_over_expires_instead(store: Store) -> None:
         (message,) = answered(ear.messages())
     assert refused.value.state is TaskState.EXPIRED
     assert json.loads(refused.value.document)["state"] == message["state"] == "expired"
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
 
 
 async def test_no_outcome_counts_as_the_same_as_an_expiry(store: Store) -> None:

@@ -47,7 +47,7 @@ def test_every_script_and_fragment_is_in_it(wheel: Path) -> None:
 
 
 def test_every_script_loads_from_it(wheel: Path, redis_url: str) -> None:
-    command = [sys.executable, "-I", "-c", LOAD_ALL, str(wheel), redis_url]
+    command = [sys.executable, "-I", "-B", "-c", LOAD_ALL, str(wheel), redis_url]
     done = subprocess.run(command, cwd=wheel, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [script.name for script in scripts.ALL]

@@ -16,7 +16,7 @@ async def until_due(store: Store, uuid: str = "t") -> None:
 async def test_a_task_that_is_not_due_stays(store: Store) -> None:
     await store.create(delay_ms=60_000)
     assert await store.transitions.sweep_delayed() == 0
-    assert store.indexes() == {"delayed", "deadlines"}
+    assert store.indexes() == {"delayed", "expiring"}
 
 
 async def test_a_due_task_becomes_claimable_and_rings(store: Store) -> None:
@@ -28,7 +28,7 @@ async def test_a_due_task_becomes_claimable_and_rings(store: Store) -> None:
         assert ear.messages() == [("q-request-t", '{"uuid":"t","queue":"q","attempt":0}')]
     del before["due"]
     assert store.record() == before
-    assert store.indexes() == {"pending", "deadlines"}
+    assert store.indexes() == {"pending", "expiring"}
     assert await store.transitions.sweep_delayed() == 0
 
 

@@ -30,7 +30,7 @@ async def test_a_lost_lease_makes_the_task_claimable_again(store: Store) -> None
     for gone in ("lease", "worker", "started"):
         del before[gone]
     assert store.record() == {**before, "state": "pending"}
-    assert store.indexes() == {"pending", "deadlines"}
+    assert store.indexes() == {"pending", "expiring"}
 
 
 async def test_the_next_claim_is_the_next_attempt_with_another_lease(store: Store) -> None:
@@ -75,7 +75,7 @@ async def test_no_attempt_left(store: Store) -> None:
     assert (message["state"], error["code"]) == ("failed", "attempts-exhausted")
     assert "details" not in error
     assert (await store.document())["error"] == error
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
 
 
 async def test_no_attempt_left_after_an_error(store: Store) -> None:
@@ -103,7 +103,7 @@ async def test_a_task_whose_time_is_over_expires_rather_than_runs_again(store: S
         assert await store.transitions.sweep_leases() == 1
         (message,) = answered(ear.messages())
     assert message["state"] == "expired"
-    assert store.indexes() == {"deadlines", "finished"}
+    assert store.indexes() == {"retained"}
 
 
 async def test_leftovers_in_the_index_go(store: Store) -> None:
@@ -112,7 +112,7 @@ async def test_leftovers_in_the_index_go(store: Store) -> None:
     assert await store.transitions.sweep_leases() == 2
     assert store.raw.zcard(naming.leases_key()) == 0
     assert store.record("pending")["state"] == "pending"
-    assert store.indexes("pending") == {"pending", "deadlines"}
+    assert store.indexes("pending") == {"pending", "expiring"}
 
 
 async def test_a_sweep_handles_a_batch(store: Store) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Final
 import redis
 
 from broker import naming, values
-from broker.requests import Completion, NewTask, outcome
+from broker.randomness import new_secret
+from broker.requests import Completion, NewTask
 from broker.store import scripts
 from broker.store.link import Link
 from broker.store.queries import Queries
@@ -32,6 +33,7 @@ MOST_BYTES: Final = 262_144
 DEADLINE_S: Final = 15.0
 POLL_S: Final = 0.005
 _FENCE: Final = "test:fence"
+_VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
 Message = tuple[str, str]
 """Channel and text."""
@@ -77,7 +79,7 @@ def new_task(
         expires_ms=expires_ms,
         retention_ms=retention_ms,
         max_attempts=max_attempts,
-        seal=naming.new_secret(),
+        seal=new_secret(),
         idempotency=idempotency,
         retry_of=retry_of,
     )
@@ -85,17 +87,17 @@ def new_task(
 
 def succeeded(result: bytes = b"") -> Completion:
     """A success with this result."""
-    return outcome(TaskState.SUCCEEDED, result, b"", max_bytes=MOST_BYTES)
+    return Completion(state=TaskState.SUCCEEDED, result=result, error=b"")
 
 
 def failed(error: bytes = b'{"code":"failed"}') -> Completion:
     """A failure with this error."""
-    return outcome(TaskState.FAILED, b"", error, max_bytes=MOST_BYTES)
+    return Completion(state=TaskState.FAILED, result=b"", error=error)
 
 
 def cancelled() -> Completion:
     """A cancellation."""
-    return outcome(TaskState.CANCELLED, b"", b"", max_bytes=MOST_BYTES)
+    return Completion(state=TaskState.CANCELLED, result=b"", error=b"")
 
 
 class Ear:
@@ -169,12 +171,15 @@ class Store:
     # What is stored
 
     def record(self, uuid: str = "t") -> dict[str, str]:
-        """The fields of the record."""
-        return self.raw.hgetall(naming.task_key(uuid))  # type: ignore[return-value]
+        """The fields of the record that are no values."""
+        fields = self._hash(naming.task_key(uuid))
+        return {name: text for name, text in fields.items() if name not in _VALUES and name != "large"}
 
     def values(self, uuid: str = "t") -> dict[str, str]:
-        """The stored values."""
-        return self.raw.hgetall(naming.values_key(uuid))  # type: ignore[return-value]
+        """The stored values: short ones are part of the record, which has the last word."""
+        fields = self._hash(naming.task_key(uuid))
+        short = {name: text for name, text in fields.items() if name in _VALUES}
+        return {**self._hash(naming.values_key(uuid)), **short}
 
     def encoding(self, uuid: str = "t") -> str:
         """How the server keeps the record."""
@@ -186,8 +191,8 @@ class Store:
             "pending": naming.pending_key(queue),
             "delayed": naming.delayed_key(),
             "leases": naming.leases_key(),
-            "deadlines": naming.deadlines_key(),
-            "finished": naming.finished_key(),
+            "expiring": naming.expiring_key(),
+            "retained": naming.retained_key(),
         }
         return {name for name, key in keys.items() if self.raw.zscore(key, uuid) is not None}
 
@@ -201,14 +206,17 @@ class Store:
         """The claimable tasks of a queue, in order."""
         return self.raw.zrange(naming.pending_key(queue), 0, -1)  # type: ignore[return-value]
 
-    def finished_bytes(self) -> int:
+    def retained_bytes(self) -> int:
         """What the ended tasks are said to take."""
-        return int(self.raw.get(naming.finished_bytes_key()) or 0)  # type: ignore[arg-type]
+        return int(self.raw.get(naming.retained_bytes_key()) or 0)  # type: ignore[arg-type]
 
     def remaining(self) -> set[str]:
         """Every key but the two counters that stay."""
         keys: set[str] = set(self.raw.keys("*"))  # type: ignore[arg-type]
-        return keys - {naming.sequence_key(), naming.finished_bytes_key()}
+        return keys - {naming.sequence_key(), naming.retained_bytes_key()}
+
+    def _hash(self, key: str) -> dict[str, str]:
+        return dict(self.raw.hgetall(key))  # type: ignore[arg-type]
 
     # Time, which is the server's alone
 
@@ -224,6 +232,10 @@ class Store:
     async def until_expired(self, uuid: str = "t") -> None:
         """Returns once the task's time is over; nothing has been done about it then."""
         await self.until_over(int(self.record(uuid)["expires"]))
+
+    async def until_retention_is_over(self, uuid: str = "t") -> None:
+        """Returns once an ended task's record may go."""
+        await self.until_over(self.score(naming.retained_key(), uuid))
 
     # Circumstances
 

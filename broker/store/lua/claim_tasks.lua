@@ -10,36 +10,55 @@
 -- @include clock record settle
 local worker, secret, now = ARGV[1], ARGV[2], now_ms()
 local lease_end = now + ARGV[3]
-local claimed = {}
+local claimed, leases = {}, {}
 
-local function claim(uuid, max_attempts)
-  local record = read_record(uuid)
-  if not record or record.state ~= 'pending' or expire_if_over(uuid, record, now) then
-    return false
+local function read_claimable(uuid)
+  local found = redis.call('HMGET', TASK .. uuid, 'state', 'attempt', 'created', 'expires', 'max_attempts', 'size',
+    'payload')
+  if found[1] ~= 'pending' then
+    return nil
   end
-  local attempt = record.attempt + 1
-  local lease = redis.call('INCR', SEQUENCE) .. '.' .. secret
+  if now >= tonumber(found[4]) then
+    expire_if_over(uuid, read_record(uuid), now)
+    return nil
+  end
+  return found
+end
+
+local function claim(uuid, queue, fence, max_attempts)
+  local found = read_claimable(uuid)
+  if not found then
+    return
+  end
+  local attempt = found[2] + 1
+  local lease = fence .. '.' .. secret
   redis.call('HSET', TASK .. uuid, 'state', 'running', 'attempt', attempt, 'started', now, 'lease', lease,
-    'worker', worker, 'max_attempts', record.max_attempts or max_attempts)
-  redis.call('ZADD', LEASES, lease_end, uuid)
-  local payload = record.size ~= '0' and redis.call('HGET', VALUES .. uuid, 'payload')
-  claimed[#claimed + 1] = { uuid, record.queue, attempt, lease, lease_end, record.created, record.expires, payload }
-  return true
+    'worker', worker, 'max_attempts', found[5] or max_attempts)
+  leases[#leases + 1] = lease_end
+  leases[#leases + 1] = uuid
+  local payload = found[7] or (found[6] ~= '0' and redis.call('HGET', VALUES .. uuid, 'payload'))
+  claimed[#claimed + 1] = { uuid, queue, attempt, lease, lease_end, found[3], found[4], payload }
+end
+
+local function claim_from(queue, wanted, max_attempts)
+  local goal = #claimed + wanted
+  -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
+  while #claimed < goal do
+    local popped = redis.call('ZPOPMIN', PENDING .. queue, goal - #claimed)
+    if #popped == 0 then
+      return
+    end
+    local last_fence = redis.call('INCRBY', SEQUENCE, #popped / 2)
+    for i = 1, #popped, 2 do
+      claim(popped[i], queue, last_fence - (#popped - i - 1) / 2, max_attempts)
+    end
+  end
 end
 
 for i = 4, #ARGV, 3 do
-  local wanted = tonumber(ARGV[i + 1])
-  -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
-  while wanted > 0 do
-    local popped = redis.call('ZPOPMIN', PENDING .. ARGV[i], wanted)
-    if #popped == 0 then
-      break
-    end
-    for j = 1, #popped, 2 do
-      if claim(popped[j], ARGV[i + 2]) then
-        wanted = wanted - 1
-      end
-    end
-  end
+  claim_from(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2])
+end
+if #leases > 0 then
+  redis.call('ZADD', LEASES, unpack(leases))
 end
 return claimed

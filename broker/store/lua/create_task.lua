@@ -57,14 +57,21 @@ record = {
   queue = queue, state = 'pending', attempt = 0, priority = ARGV[6], seq = redis.call('INCR', SEQUENCE),
   created = now, expires = now + ARGV[8], seal = ARGV[11], retry_of = ARGV[14] ~= '' and ARGV[14] or nil,
 }
-redis.call('HSET', TASK .. uuid, 'queue', queue, 'state', 'pending', 'attempt', 0, 'priority', record.priority,
-  'seq', record.seq, 'created', now, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal,
-  'fingerprint', fingerprint, 'size', #payload)
-if payload ~= '' then redis.call('HSET', VALUES .. uuid, 'payload', payload) end
-if ARGV[10] ~= '' then redis.call('HSET', TASK .. uuid, 'max_attempts', ARGV[10]) end
-if record.retry_of then redis.call('HSET', TASK .. uuid, 'retry_of', record.retry_of) end
+local fields = { 'queue', queue, 'state', 'pending', 'attempt', 0, 'priority', record.priority, 'seq', record.seq,
+  'created', now, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal, 'fingerprint', fingerprint,
+  'size', #payload }
+local function add_unless_empty(name, text)
+  if text ~= '' then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = text
+  end
+end
+add_unless_empty('max_attempts', ARGV[10])
+add_unless_empty('retry_of', ARGV[14])
+if payload ~= '' then add_value(fields, uuid, 'payload', payload) end
+redis.call('HSET', TASK .. uuid, unpack(fields))
 if idempotency ~= '' then bind_idempotency() end
-redis.call('ZADD', DEADLINES, record.expires, uuid)
+redis.call('ZADD', EXPIRING, record.expires, uuid)
 if ARGV[7] == '0' then
   make_claimable(uuid, record)
 else

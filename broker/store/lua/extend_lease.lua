@@ -5,7 +5,7 @@
 -- ARGV      1 uuid   2 lease   3 lease ms   4 progress (JSON text, "" for none)
 -- returns   {EXTENDED, lease end ms}, {FINAL, state} when somebody ended the task, {LEASE_LOST} or {NOT_FOUND}
 --
--- @include clock record
+-- @include clock record values
 local uuid = ARGV[1]
 local record = read_record(uuid)
 if not record then
@@ -20,7 +20,6 @@ end
 local lease_end = now_ms() + ARGV[3]
 redis.call('ZADD', LEASES, lease_end, uuid)
 if ARGV[4] ~= '' then
-  redis.call('HSET', VALUES .. uuid, 'progress', ARGV[4])
-  redis.call('HSET', TASK .. uuid, 'progress', 1)
+  replace_value(uuid, 'progress', ARGV[4])
 end
 return { EXTENDED, lease_end }

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]   the record's key
 -- ARGV      1 uuid   2 lease   3 "1" when the attempt counts as failed   4 delay ms   5 error (JSON text, "" for none)
---           6 outcome fingerprint, should this have been the last attempt   7 "1" when the reply should carry task JSON
+--           6 "1" when the reply should carry the task JSON
 -- returns   {REQUEUED, state, task JSON or false}, {CHANGED, the same} when attempts are exhausted and the task has
 --           failed, {FINAL, state, task JSON} when somebody else ended it, {LEASE_LOST} or {NOT_FOUND}
 --
@@ -22,13 +22,13 @@ if record.lease ~= ARGV[2] then
 end
 local code
 if failed and tonumber(record.attempt) >= tonumber(record.max_attempts) then
-  settle(uuid, record, now, 'failed', nil, error_text, ARGV[6], true)
+  settle(uuid, record, now, 'failed', nil, error_text, true)
   code = CHANGED
 else
   if error_text ~= '' then
-    redis.call('HSET', VALUES .. uuid, 'last_error', error_text)
+    replace_value(uuid, 'last_error', error_text)
   end
   requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
   code = REQUEUED
 end
-return { code, record.state, ARGV[7] == '1' and task_json(uuid, record) }
+return { code, record.state, ARGV[6] == '1' and task_json(uuid, record) }

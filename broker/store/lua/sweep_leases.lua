@@ -9,11 +9,8 @@
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, ARGV[1])
 
--- A third party's repetition of this outcome is none: nobody could know it.
-local NO_FINGERPRINT = ''
-
-local function exhausted(uuid)
-  local last_error = redis.call('HGET', VALUES .. uuid, 'last_error')
+local function exhausted(uuid, record)
+  local last_error = read_value(uuid, record, 'last_error')
   return '{"code":"attempts-exhausted","message":"The last attempt lost its lease: its worker died or stalled."'
     .. (last_error and ',"details":' .. last_error or '') .. '}'
 end
@@ -24,7 +21,7 @@ for _, uuid in ipairs(uuids) do
     redis.call('ZREM', LEASES, uuid)
   elseif not expire_if_over(uuid, record, now) then
     if tonumber(record.attempt) >= tonumber(record.max_attempts) then
-      settle(uuid, record, now, 'failed', nil, exhausted(uuid), NO_FINGERPRINT)
+      settle(uuid, record, now, 'failed', nil, exhausted(uuid, record))
     else
       requeue(uuid, record, record.attempt, nil)
     end

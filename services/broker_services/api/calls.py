@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -49,6 +50,7 @@ class Api:
         self.broker = broker
         self.settings = broker.settings
         self.is_draining = False
+        self.loop = asyncio.get_running_loop()
 
     def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
@@ -66,7 +68,7 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     asked = await _read(request, _create_decoder, CreateRequest)
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
     new = new_task(asked, api.settings, idempotency_key=_idempotency_key(request))
-    task = await _held(request, wait, api.broker.create_and_hold(new, wait))
+    task = await _held(api, request, wait, api.broker.create_and_hold(new, wait))
     return _created_answer(api, request, task, applied)
 
 
@@ -97,7 +99,7 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     """GET /queryTaskState."""
     asked = request.read_query(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait or None, 0.0)
-    task = await _held(request, wait, api.broker.hold(asked.uuid, wait))
+    task = await _held(api, request, wait, api.broker.hold(asked.uuid, wait))
     body = task_body(task.document, task.uuid, task.state, request.language)
     etag = etag_of(body)
     if_none_match = request.header(b"if-none-match")
@@ -204,8 +206,8 @@ async def _read(request: HttpRequest, decoder: msgspec.json.Decoder[Any], reques
     return request.read_query(request_type) if request.method == "GET" else await request.read_json(decoder)
 
 
-async def _held(request: HttpRequest, wait: float, holding: Coroutine[Any, Any, StoredTask]) -> StoredTask:
+async def _held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[Any, Any, StoredTask]) -> StoredTask:
     if wait <= 0:
         return await holding
-    with DisconnectWatch(request.receive):
+    with DisconnectWatch(request.receive, api.loop):
         return await holding

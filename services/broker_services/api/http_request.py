@@ -183,19 +183,20 @@ class ClientGoneError(Exception):
 class DisconnectWatch:
     """While a call is held: ends it with ClientGoneError soon after its caller's socket is closed."""
 
-    __slots__ = ("_gone", "_holder", "_receive", "_timer", "_watcher")
+    __slots__ = ("_gone", "_holder", "_loop", "_receive", "_timer", "_watcher")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
         self._receive = receive
+        self._loop = loop
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> DisconnectWatch:
-        holder = asyncio.current_task()
+        holder = asyncio.current_task(self._loop)
         if holder is None:
             raise RuntimeError("A call is held inside a task.")
         self._holder = holder
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._start)
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._start)
         return self
 
     def __exit__(

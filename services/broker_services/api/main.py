@@ -9,7 +9,7 @@ import uvicorn
 from broker import Broker, Settings
 from broker_services.api.app import build_app
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer, bounded_protocol
-from broker_services.loop import configure_log, loop_factory
+from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 
 
 def run(settings: Settings, *, host: str, port: int) -> int:
@@ -39,6 +39,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
             api.is_draining = True
             broker.hub.end_all()
 
+        tune_garbage_collector()
         server = DrainingServer(_config(app, settings, host, port), drain)
         try:
             await server.serve()

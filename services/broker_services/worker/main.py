@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from broker import ConfigurationError, Settings, Worker
-from broker_services.loop import configure_log, loop_factory
+from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 from broker_services.worker.loading import load_worker_object
 
 log = logging.getLogger("broker.worker")
@@ -30,6 +30,7 @@ def run(settings: Settings, *, target: str | None, concurrency: int | None) -> i
     """
     configure_log()
     worker = _load(target) if target else _built_in(settings)
+    tune_garbage_collector()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_work(worker, settings, concurrency))
     return 0

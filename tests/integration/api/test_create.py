@@ -8,6 +8,9 @@ from datetime import datetime
 import httpx
 import pytest
 
+from broker import Broker, Settings
+from broker.store.transitions import ClaimWish
+from tests.integration.api.conftest import Deployment
 from tests.support.api import WorkerProcess
 from tests.support.caller import Caller, code_of, value_bytes
 from tests.support.channels import Channels
@@ -291,11 +294,15 @@ def test_a_call_held_for_a_task_without_retention_gets_its_outcome(
     assert value_bytes(held.result(), "result") == b'"kept"'
 
 
-def test_the_highest_priority_is_run_first(a: Caller, queue: str) -> None:
-    """By the order in which one slot runs them: a queue that has waited for its worker."""
-    uuids = [a.create(queue=queue, priority=priority).json()["uuid"] for priority in (0, 9, 5)]
+async def test_the_highest_priority_is_claimed_first_then_the_oldest(
+    a: Caller, deployment: Deployment, queue: str
+) -> None:
+    uuids = [a.create(queue=queue, priority=priority).json()["uuid"] for priority in (0, 9, 5, 9)]
 
-    assert len(uuids) == 3
+    async with Broker.from_url(deployment.server.url, Settings()) as broker:
+        claimed = await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 4)])
+
+    assert [task.uuid for task in claimed] == [uuids[1], uuids[3], uuids[2], uuids[0]]
 
 
 # What is refused

@@ -4,7 +4,6 @@ local function forget(uuid, record)
     redis.call('DEL', IDEMPOTENCY .. record.idempotency)
   end
   redis.call('UNLINK', TASK .. uuid, VALUES .. uuid)
-  redis.call('ZREM', DEADLINES, uuid)
-  redis.call('ZREM', FINISHED, uuid)
-  redis.call('DECRBY', FINISHED_BYTES, record.kept)
+  redis.call('ZREM', RETAINED, uuid)
+  redis.call('DECRBY', RETAINED_BYTES, record.kept)
 end

@@ -1,14 +1,14 @@
 -- @include task_json
--- settle(uuid, record, now, state, result, error, fingerprint, by_worker): the one way a task ends. Stores the terminal
+-- settle(uuid, record, now, state, result, error, by_worker): the one way a task ends. Stores the terminal
 -- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
--- result, error: JSON text or nil. fingerprint: compares repeated completions. by_worker: the lease holder ends its
--- own task and need not be told.
+-- result, error: JSON text or nil. by_worker: the lease holder ends its own task and need not be told.
 local MESSAGE_MAX_BYTES = 1024
 -- What a record costs beside its values: keys, indexes and their overhead, measured with MEMORY USAGE.
 local RECORD_BYTES = 1000
 
 local function leave_open_indexes(uuid, record)
+  redis.call('ZREM', EXPIRING, uuid)
   if record.lease then
     redis.call('ZREM', LEASES, uuid)
   elseif record.due then
@@ -27,24 +27,23 @@ local function announce_outcome(uuid, record, values)
   redis.call('PUBLISH', record.queue .. RESPONSE .. uuid, message)
 end
 
-local function settle(uuid, record, now, state, result, error_text, fingerprint, by_worker)
+local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
-  local progress = record.progress and redis.call('HGET', VALUES .. uuid, 'progress')
-  if result then redis.call('HSET', VALUES .. uuid, 'result', result) end
-  if error_text then redis.call('HSET', VALUES .. uuid, 'error', error_text) end
-  local values = value_members(result, error_text, progress)
+  local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
   local kept = RECORD_BYTES + record.size + #values
-  redis.call('HSET', TASK .. uuid, 'state', state, 'finished', now, 'outcome', fingerprint, 'kept', kept)
+  local fields = { 'state', state, 'finished', now, 'kept', kept }
+  if result then add_value(fields, uuid, 'result', result) end
+  if error_text then add_value(fields, uuid, 'error', error_text) end
+  redis.call('HSET', TASK .. uuid, unpack(fields))
   if record.lease or record.due then
     redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due')
   end
-  redis.call('ZADD', DEADLINES, now + record.retention, uuid)
-  redis.call('ZADD', FINISHED, now, uuid)
-  redis.call('INCRBY', FINISHED_BYTES, kept)
+  redis.call('ZADD', RETAINED, now + record.retention, uuid)
+  redis.call('INCRBY', RETAINED_BYTES, kept)
   if record.worker and not by_worker then
     redis.call('PUBLISH', WORKER .. record.worker, uuid)
   end
-  record.state, record.finished = state, now
+  record.state, record.finished, record.result, record.error = state, now, result, error_text
   announce_outcome(uuid, record, values)
 end
 
@@ -53,6 +52,6 @@ local function expire_if_over(uuid, record, now)
   if now < tonumber(record.expires) then
     return false
   end
-  settle(uuid, record, now, 'expired', nil, nil, '')
+  settle(uuid, record, now, 'expired')
   return true
 end

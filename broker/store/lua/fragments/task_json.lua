@@ -1,4 +1,4 @@
--- @include rfc3339
+-- @include rfc3339 values
 -- The only renderer of a task as JSON. Values are finished JSON text and are put in as they are; no other part can
 -- hold a character that JSON would escape.
 --
@@ -22,6 +22,7 @@ end
 
 -- task_json(uuid, record): the task as it is stored now.
 local function task_json(uuid, record)
-  local stored = redis.call('HMGET', VALUES .. uuid, 'result', 'error', 'progress')
-  return '{' .. task_members(uuid, record, value_members(stored[1], stored[2], stored[3])) .. '}'
+  local values = value_members(read_value(uuid, record, 'result'), read_value(uuid, record, 'error'),
+    read_value(uuid, record, 'progress'))
+  return '{' .. task_members(uuid, record, values) .. '}'
 end

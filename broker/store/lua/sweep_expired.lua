@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- Open tasks whose time is over expire.
+--
+-- KEYS[1]   the open tasks by expiry
+-- ARGV      1 most tasks to handle
+-- returns   how many were handled
+--
+-- @include clock record settle
+local now = now_ms()
+local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
+for _, uuid in ipairs(uuids) do
+  local record = read_record(uuid)
+  if record and is_open(record) then
+    expire_if_over(uuid, record, now)
+  else
+    redis.call('ZREM', EXPIRING, uuid)
+  end
+end
+return #uuids
