@@ -11,17 +11,18 @@ from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.creation import Creation
 from broker.errors import StoreUnavailableError
 from broker.naming import DEFAULT_QUEUE
 from broker.recovery import Recovery
 from broker.requests import ChangeRequest, CreateRequest, NewTask, completion, convert, new_task
-from broker.response_hub import ResponseHub, Waiter
+from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
-from broker.store.transitions import Changed, Transitions, create_command, read_created
+from broker.store.transitions import Changed, Created, Transitions
 from broker.task import Task, TaskState, task_from_json
 
 
@@ -197,8 +198,6 @@ class Broker:
     async def create_and_hold(self, new: NewTask, wait_s: float) -> StoredTask:
         """Creates a task, or attaches, and holds until it has ended or the wait is over.
 
-        The subscription and the create leave in one write on one connection, so the outcome cannot fall in between.
-
         Raises:
             TaskConflictError, IdempotencyMismatchError
             StoreUnavailableError: The creation was never confirmed.
@@ -206,17 +205,16 @@ class Broker:
         if wait_s <= 0:
             created = await self.transitions.create(new)
             return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
-        waiter = self.hub.join(new.queue, new.uuid, new.seal, wait_s)
+        creation = Creation(self.hub, new, wait_s)
         try:
-            reply = await self.hub.send(create_command(new, wants_document=False))
-            created = read_created(reply, new)
+            settled = await creation.waiter.deferred.wait()
+            if settled is not None:
+                return settled
+            created = await creation.created()
             if created.uuid == new.uuid:
-                waiter.confirm(created.seal)
-                if created.state.is_terminal:
-                    return await self.queries.read(created.uuid)
-                return await self._held(waiter, _last_known(created.uuid, new.queue, created.seal, created.state))
+                return await self._read_last(_last_known(created, new.queue))
         finally:
-            self.hub.leave(waiter)
+            self.hub.leave(creation.waiter)
         # The idempotency key stands for a task whose channel was unknown until now.
         return await self.hold(created.uuid, wait_s)
 
@@ -238,25 +236,22 @@ class Broker:
             task = await self.queries.read(uuid)
             if task.state.is_terminal:
                 return task
-            return await self._held(waiter, task)
+            return await waiter.deferred.wait() or await self._read_last(task)
         finally:
             self.hub.leave(waiter)
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
 
-    async def _held(self, waiter: Waiter, last_known: StoredTask) -> StoredTask:
-        settled = await waiter.deferred.wait()
-        if settled is not None:
-            return settled
-        # Whoever says "not yet" has looked once more: a message may have been lost.
+    async def _read_last(self, last_known: StoredTask) -> StoredTask:
+        """Whoever says "not yet" has looked once more: a message may have been lost."""
         try:
             return await self.queries.read(last_known.uuid)
         except StoreUnavailableError:
             return last_known
 
 
-def _last_known(uuid: str, queue: str, seal: str, state: TaskState) -> StoredTask:
+def _last_known(created: Created, queue: str) -> StoredTask:
     """What is certain of a task that was confirmed but never read; only told when the store is away."""
-    document = msgspec.json.encode({"uuid": uuid, "queue": queue, "state": state, "attempt": 0})
-    return StoredTask(uuid, queue, seal, state, document)
+    document = msgspec.json.encode({"uuid": created.uuid, "queue": queue, "state": created.state, "attempt": 0})
+    return StoredTask(created.uuid, queue, created.seal, created.state, document)

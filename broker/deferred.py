@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Generic, TypeVar
 
+from broker.deadlines import Deadlines
+
 T = TypeVar("T")
 
 
@@ -14,18 +16,18 @@ class DeferredResult(Generic[T]):
     The first of the three wins; the others are told so and change nothing. Named after Spring's class of the same job.
     """
 
-    __slots__ = ("_future", "_timer")
+    __slots__ = ("_deadlines", "_future", "_tick")
 
-    def __init__(self, timeout: float, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, timeout: float, deadlines: Deadlines) -> None:
         """Starts the clock.
 
         Args:
             timeout: Seconds until the wait ends without a result.
-            loop: The running loop, for callers that know it: asking Python 3.11 for it is a system call.
+            deadlines: Of the running loop.
         """
-        loop = loop or asyncio.get_running_loop()
-        self._future: asyncio.Future[T | None] = loop.create_future()
-        self._timer = loop.call_later(timeout, self.expire)
+        self._future: asyncio.Future[T | None] = deadlines.loop.create_future()
+        self._deadlines = deadlines
+        self._tick = deadlines.start(self, timeout)
 
     @property
     def is_settled(self) -> bool:
@@ -36,7 +38,7 @@ class DeferredResult(Generic[T]):
         """Ends the wait with a result; whether this call did it."""
         if self._future.done():
             return False
-        self._timer.cancel()
+        self._deadlines.stop(self, self._tick)
         self._future.set_result(result)
         return True
 
@@ -44,7 +46,7 @@ class DeferredResult(Generic[T]):
         """Ends the wait with an error; whether this call did it."""
         if self._future.done():
             return False
-        self._timer.cancel()
+        self._deadlines.stop(self, self._tick)
         self._future.set_exception(error)
         return True
 
@@ -52,13 +54,16 @@ class DeferredResult(Generic[T]):
         """Ends the wait without a result; whether this call did it."""
         if self._future.done():
             return False
-        self._timer.cancel()
+        self._deadlines.stop(self, self._tick)
         self._future.set_result(None)
         return True
 
     def abandon(self) -> None:
-        """The waiter is gone: releases the timer and the future."""
-        self._timer.cancel()
+        """The waiter is gone: releases the clock and the future."""
+        self._deadlines.stop(self, self._tick)
+        if self._future.done() and not self._future.cancelled():
+            # An error that nobody came to hear is no defect.
+            self._future.exception()
         self._future.cancel()
 
     async def wait(self) -> T | None:

@@ -13,6 +13,7 @@ import msgspec
 import orjson
 
 from broker import values
+from broker.deadlines import Deadlines
 from broker.errors import (
     BrokerError,
     InvalidRequestError,
@@ -79,6 +80,10 @@ class Attempt:
             if self.runner is not None:
                 self.runner.cancel()
 
+    def expire(self) -> None:
+        """The handler has taken longer than it may."""
+        self.halt(Stop.TIMEOUT)
+
     async def renew(self, progress: bytes = values.ABSENT) -> None:
         """Extends the lease, or stops the handler when the task is no longer its own."""
         try:
@@ -118,7 +123,7 @@ class Executor:
         self._lease_ms = milliseconds(settings.lease_s)
         self._max_bytes = settings.max_body_bytes
         self._attempts: dict[str, Attempt] = {}
-        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(asyncio.get_running_loop())
 
     @property
     def running(self) -> int:
@@ -152,6 +157,8 @@ class Executor:
                 if attempt.runner is not None:
                     attempt.runner.cancel()
             await self.until_idle()
+        finally:
+            self._deadlines.close()
 
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
@@ -187,7 +194,7 @@ class Executor:
         self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]
     ) -> Completion | Failure | Stop | None:
         """Runs the handler. None: deferred to a third party."""
-        timer = self._loop.call_later(attempt.handler.timeout_s, attempt.halt, Stop.TIMEOUT)
+        tick = self._deadlines.start(attempt, attempt.handler.timeout_s)
         try:
             result = await _call(attempt.handler, _task(attempt), threads, on_end)
         except asyncio.CancelledError:
@@ -195,7 +202,7 @@ class Executor:
         except Exception as error:  # whatever a handler raises is its task's error
             return _failure_of(error)
         finally:
-            timer.cancel()
+            self._deadlines.stop(attempt, tick)
         return None if result is DEFERRED else self._success(result)
 
     def _success(self, result: Any) -> Completion | Failure:

@@ -19,10 +19,11 @@ import msgspec
 
 from broker import naming
 from broker.background import Background
+from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
 from broker.store import scripts
-from broker.store.link import Command, Link, Push, Reply, pack
+from broker.store.link import Command, Link, Push, Receiver, pack
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
 from broker.task import TaskState
@@ -99,6 +100,7 @@ class ResponseHub:
     def __init__(self, topology: Topology, *, name: str, queries: Queries) -> None:
         self._queries = queries
         self._loop = asyncio.get_running_loop()
+        self.deadlines = Deadlines(self._loop)
         self._probe = naming.probe_channel(name).encode()
         self._channels: dict[bytes, Channel] = {}
         self._actual: set[bytes] = set()
@@ -166,6 +168,7 @@ class ResponseHub:
             self._leave_timer.cancel()
         await self._background.cancel()
         await self._link.close()
+        self.deadlines.close()
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
         """Registers a wait and has its channel subscribed in this tick's write, before any command sent after it.
@@ -182,7 +185,7 @@ class ResponseHub:
             channel = self._channels[name] = Channel(queue, uuid, self._loop.time())
             self._to_join.append(name)
             self._link.flush_soon()
-        waiter = Waiter(channel, DeferredResult(timeout, self._loop), seal)
+        waiter = Waiter(channel, DeferredResult(timeout, self.deadlines), seal)
         channel.waiters.add(waiter)
         self._held += 1
         return waiter
@@ -200,9 +203,9 @@ class ResponseHub:
             self._idle.append((channel.idle_since, channel))
             self._leave_soon()
 
-    def send(self, command: Command) -> asyncio.Future[Reply]:
+    def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small (see `link`)."""
-        return self._link.send(command)
+        self._link.hand(command, receiver)
 
     async def confirm(self) -> None:
         """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""

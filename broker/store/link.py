@@ -13,7 +13,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import hiredis
 import msgspec
@@ -64,17 +64,31 @@ class Command(msgspec.Struct, frozen=True):
     if_unknown: Callable[[], tuple[Argument, ...]] | None = None
 
 
-class _Call:
-    """A command on its way, and the future of its caller."""
+class Receiver(Protocol):
+    """Takes the reply to a command without being awaited: a held call is woken by its outcome only."""
 
-    __slots__ = ("command", "deadline", "future", "packed", "was_written")
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the command need not be sent any more."""
 
-    def __init__(self, command: Command, future: asyncio.Future[Reply], deadline: float) -> None:
-        self.command = command
-        self.packed = pack(command.arguments)
+    def succeed(self, reply: Reply) -> None:
+        """The reply has come."""
+
+    def fail(self, error: Exception) -> None:
+        """It will not come: StoreUnavailableError or StoreError."""
+
+
+class _Awaited:
+    """The receiver of a command that somebody awaits."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Reply]) -> None:
         self.future = future
-        self.deadline = deadline
-        self.was_written = False
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self.future.cancelled()
 
     def succeed(self, reply: Reply) -> None:
         if not self.future.done():
@@ -83,6 +97,19 @@ class _Call:
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+
+class _Call:
+    """A command on its way."""
+
+    __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
+
+    def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
+        self.command = command
+        self.packed = pack(command.arguments)
+        self.receiver = receiver
+        self.deadline = deadline
+        self.was_written = False
 
 
 class _Connection(asyncio.Protocol):
@@ -227,7 +254,7 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError, ConfigurationError):
                 await self._keeper
         for call in self._waiting:
-            call.fail(self._unavailable(call))
+            call.receiver.fail(self._unavailable(call))
         self._waiting.clear()
 
     def send(self, command: Command) -> asyncio.Future[Reply]:
@@ -237,12 +264,16 @@ class Link:
         server's own error).
         """
         future: asyncio.Future[Reply] = self._loop.create_future()
-        if self._outstanding() >= MOST_OUTSTANDING:
-            future.set_exception(StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
-            return future
-        self._waiting.append(_Call(command, future, self._loop.time() + COMMAND_DEADLINE_S))
-        self.flush_soon()
+        self.hand(command, _Awaited(future))
         return future
+
+    def hand(self, command: Command, receiver: Receiver) -> None:
+        """The same for a receiver that is told of the reply, or of the error, instead of awaiting it."""
+        if self._outstanding() >= MOST_OUTSTANDING:
+            receiver.fail(StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
+            return
+        self._waiting.append(_Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
+        self.flush_soon()
 
     def flush_soon(self) -> None:
         """Has the prelude and all queued commands written in this tick."""
@@ -264,7 +295,7 @@ class Link:
         self._flush_is_due = False
         if self._connection is None:
             return
-        calls = [call for call in self._waiting if not call.future.cancelled()]
+        calls = [call for call in self._waiting if not call.receiver.is_abandoned]
         self._waiting.clear()
         data = b"".join([self._prelude(), *[call.packed for call in calls]])
         if data:
@@ -276,21 +307,21 @@ class Link:
         if isinstance(reply, hiredis.ReplyError):
             self._take_error(call, str(reply))
         else:
-            call.succeed(reply)
+            call.receiver.succeed(reply)
 
     def _take_error(self, call: _Call, text: str) -> None:
         word = text.partition(" ")[0]
         if word == "NOSCRIPT" and call.command.if_unknown is not None:
             self._send_whole(call, call.command.if_unknown())
         elif word in _UNAVAILABLE:
-            call.fail(StoreUnavailableError(f"Redis cannot serve this now: {text}"))
+            call.receiver.fail(StoreUnavailableError(f"Redis cannot serve this now: {text}"))
             if word in _LEAVE:
                 self.drop(text)
         else:
-            call.fail(StoreError(f"Redis refused a command: {text}"))
+            call.receiver.fail(StoreError(f"Redis refused a command: {text}"))
 
     def _send_whole(self, call: _Call, arguments: tuple[Argument, ...]) -> None:
-        again = _Call(Command(arguments, repeatable=call.command.repeatable), call.future, call.deadline)
+        again = _Call(Command(arguments, repeatable=call.command.repeatable), call.receiver, call.deadline)
         self._waiting.append(again)
         self.flush_soon()
 
@@ -336,12 +367,13 @@ class Link:
     async def _greet(self, connection: _Connection) -> None:
         greeting = self._topology.greeting(self._name)
         loads = [("SCRIPT", "LOAD", source) for source in self._scripts]
+        replies = [_Awaited(self._loop.create_future()) for _ in [*greeting, *loads]]
         calls = [
-            _Call(Command(arguments), self._loop.create_future(), self._loop.time() + CONNECT_DEADLINE_S)
-            for arguments in [*greeting, *loads]
+            _Call(Command(arguments), reply, self._loop.time() + CONNECT_DEADLINE_S)
+            for arguments, reply in zip([*greeting, *loads], replies, strict=True)
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
-        everything = asyncio.gather(*[call.future for call in calls])
+        everything = asyncio.gather(*[reply.future for reply in replies])
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
@@ -365,14 +397,14 @@ class Link:
             if call.command.repeatable:
                 again.append(call)
             else:
-                call.fail(self._unavailable(call))
+                call.receiver.fail(self._unavailable(call))
         self._waiting = again + self._waiting
 
     def _watch(self) -> None:
         now = self._loop.time()
         while self._waiting and self._waiting[0].deadline < now:
             call = self._waiting.popleft()
-            call.fail(self._unavailable(call))
+            call.receiver.fail(self._unavailable(call))
         if self._connection is not None:
             self._check_alive(self._connection, now)
         self._watcher = self._loop.call_later(WATCH_EVERY_S, self._watch)

@@ -87,11 +87,6 @@ async def test_the_record_stays_small_whatever_the_payload(store: Store, payload
     assert store.encoding("u" * 128) == "listpack"
 
 
-async def test_the_record_of_a_retried_task_stays_small(store: Store) -> None:
-    await store.create(retry_of="u" * 128)
-    assert store.encoding() == "listpack"
-
-
 async def test_a_retry_names_its_origin(store: Store) -> None:
     await store.create(retry_of="origin")
     assert (await store.document())["retry_of"] == "origin"

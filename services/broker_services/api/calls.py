@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -50,7 +49,6 @@ class Api:
         self.broker = broker
         self.settings = broker.settings
         self.is_draining = False
-        self.loop = asyncio.get_running_loop()
 
     def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
@@ -209,5 +207,5 @@ async def _read(request: HttpRequest, decoder: msgspec.json.Decoder[Any], reques
 async def _held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[Any, Any, StoredTask]) -> StoredTask:
     if wait <= 0:
         return await holding
-    with DisconnectWatch(request.receive, api.loop):
+    with DisconnectWatch(request.receive, api.broker.hub.deadlines):
         return await holding

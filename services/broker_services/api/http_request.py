@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from broker import values
+from broker.deadlines import Deadlines
 from broker.errors import InvalidRequestError, PayloadTooLargeError
 from broker.requests import ErrorRequest, convert, invalid
 from broker_services.api.messages import Language, preferred_language
@@ -183,33 +184,34 @@ class ClientGoneError(Exception):
 class DisconnectWatch:
     """While a call is held: ends it with ClientGoneError soon after its caller's socket is closed."""
 
-    __slots__ = ("_gone", "_holder", "_loop", "_receive", "_timer", "_watcher")
+    __slots__ = ("_deadlines", "_gone", "_holder", "_receive", "_tick", "_watcher")
 
-    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, receive: Receive, deadlines: Deadlines) -> None:
         self._receive = receive
-        self._loop = loop
+        self._deadlines = deadlines
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> DisconnectWatch:
-        holder = asyncio.current_task(self._loop)
+        holder = asyncio.current_task(self._deadlines.loop)
         if holder is None:
             raise RuntimeError("A call is held inside a task.")
         self._holder = holder
-        self._timer = self._loop.call_later(WATCH_AFTER_S, self._start)
+        self._tick = self._deadlines.start(self, WATCH_AFTER_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        self._deadlines.stop(self, self._tick)
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and kind is asyncio.CancelledError:
             self._holder.uncancel()
             raise ClientGoneError
 
-    def _start(self) -> None:
+    def expire(self) -> None:
+        """The call is still held: from now on its socket is watched."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:

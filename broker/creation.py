@@ -1,0 +1,70 @@
+"""One create on its way: its reply confirms the wait that was registered before it, without waking the holder."""
+
+from __future__ import annotations
+
+import asyncio
+
+from broker.errors import BrokerError
+from broker.requests import NewTask
+from broker.response_hub import ResponseHub, Waiter
+from broker.store.link import Reply
+from broker.store.transitions import Created, create_command, read_created
+
+
+class Creation:
+    """Subscribes, creates and holds in one write on one connection, so that the outcome cannot fall in between.
+
+    Args:
+        hub: Where the wait is held.
+        new: The task.
+        wait_s: Seconds to hold.
+    """
+
+    def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
+        self._new = new
+        self._created: Created | None = None
+        self._confirmed: asyncio.Future[None] | None = None
+        self.waiter: Waiter = hub.join(new.queue, new.uuid, new.seal, wait_s)
+        hub.hand(create_command(new, wants_document=False), self)
+
+    async def created(self) -> Created:
+        """What the create found, as soon as it is known; the time of the wait may be over before that.
+
+        Raises:
+            TaskConflictError, IdempotencyMismatchError, StoreUnavailableError
+        """
+        if self._created is None:
+            self._confirmed = asyncio.get_running_loop().create_future()
+            await self._confirmed
+        assert self._created is not None  # noqa: S101 - `succeed` sets it before it confirms
+        return self._created
+
+    # Receiver
+
+    def succeed(self, reply: Reply) -> None:
+        """The reply has come."""
+        try:
+            created = read_created(reply, self._new)
+        except BrokerError as error:
+            self.fail(error)
+            return
+        self._created = created
+        if created.uuid == self._new.uuid:
+            self.waiter.confirm(created.seal)
+        if created.uuid != self._new.uuid or created.state.is_terminal:
+            # No message will come on this channel any more: the holder looks elsewhere, or reads.
+            self.waiter.deferred.expire()
+        if self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """The create was refused, or nobody knows whether it happened."""
+        if self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_exception(error)
+        else:
+            self.waiter.deferred.set_error(error)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """A create is sent even when its caller has just left: it may be halfway there."""
+        return False

@@ -1,0 +1,66 @@
+"""Many timeouts on one timer: a held call costs an entry in a set, where the loop's own timer costs an object each.
+
+Deadlines are rounded up to the next tick, so nothing ends early, and at most `TICK_S` late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+TICK_S: Final = 0.05
+
+
+class Expiring(Protocol):
+    """What can run out of time."""
+
+    def expire(self) -> object:
+        """Called once, when the time is over."""
+
+
+class Deadlines:
+    """The timeouts of one event loop.
+
+    Args:
+        loop: Whose clock counts.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._due: dict[int, set[Expiring]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_tick = 0
+
+    def start(self, item: Expiring, timeout: float) -> int:
+        """Has `item.expire()` called after `timeout` seconds; the number returned stops it."""
+        now = self.loop.time()
+        tick = int((now + timeout) / TICK_S) + 1
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = set()
+        due.add(item)
+        if self._timer is None:
+            self._next_tick = int(now / TICK_S) + 1
+            self._timer = self.loop.call_at(self._next_tick * TICK_S, self._run)
+        return tick
+
+    def stop(self, item: Expiring, tick: int) -> None:
+        """Forgets a timeout; harmless when it is over already."""
+        due = self._due.get(tick)
+        if due is not None:
+            due.discard(item)
+
+    def close(self) -> None:
+        """Forgets all of them."""
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _run(self) -> None:
+        last_tick = int(self.loop.time() / TICK_S)
+        for tick in range(self._next_tick, last_tick + 1):
+            for item in self._due.pop(tick, ()):
+                item.expire()
+        self._next_tick = last_tick + 1
+        self._timer = self.loop.call_at(self._next_tick * TICK_S, self._run) if self._due else None
