@@ -39,7 +39,7 @@ class Caller:
     def call(self, method: str, target: str, **options: Any) -> httpx.Response:
         """One call; `options` are httpx's."""
         answer = self._http.request(method, self.url + target, **options)
-        check_answer(method, urlsplit(target).path, answer)
+        check_answer(method, target.partition("?")[0], answer)
         return answer
 
     def later(self, method: str, target: str, **options: Any) -> Future[httpx.Response]:
@@ -52,7 +52,9 @@ class Caller:
         """createTask by POST or GET; holds nothing unless `wait` says so."""
         return self.call(by, **_request(by, "/createTask", {"wait": 0, **fields}, headers))
 
-    def create_later(self, *, by: str = "POST", headers: Headers | None = None, **fields: Any) -> Future[httpx.Response]:
+    def create_later(
+        self, *, by: str = "POST", headers: Headers | None = None, **fields: Any
+    ) -> Future[httpx.Response]:
         """A held createTask."""
         return self.later(by, **_request(by, "/createTask", {"wait": 10, **fields}, headers))
 
@@ -98,7 +100,7 @@ class Caller:
         with http.client.HTTPResponse(connection, method=method) as answer:
             answer.begin()
             response = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
-        check_answer(method, urlsplit(target).path, response)
+        check_answer(method, target.partition("?")[0], response)
         return response
 
 

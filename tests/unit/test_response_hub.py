@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from broker import naming, response_hub
+from broker.creation import Creation
 from broker.errors import StoreUnavailableError, TaskNotFoundError
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
-from broker.store.transitions import create_command, read_created
 from broker.task import TaskState
 from tests.support.proxy import Proxy
 from tests.support.store import Store, new_task, open_store, succeeded, until
@@ -91,15 +91,17 @@ async def test_an_outcome_ends_the_wait_with_what_a_query_would_say(hub: Respons
     assert hub.rescued == 0
 
 
-async def test_joining_and_creating_leave_together(hub: ResponseHub, store: Store) -> None:
-    new = new_task()
-    waiter = hub.join(new.queue, new.uuid, new.seal, 20)
-    created = read_created(await hub.send(create_command(new, wants_document=False)), new)
+async def test_joining_and_creating_leave_together(proxy: Proxy, store: Store, open_hub: OpenHub) -> None:
+    hub = await open_hub(proxy.url)
+    await until(lambda: hub.is_delivering, "all is quiet")
+    proxy.received.clear()
+    creation = Creation(hub, new_task(), 20)
+    assert (await creation.created()).is_new
     # The reply came behind the subscription, on one connection.
     assert subscribers(store) == 1
-    waiter.confirm(created.seal)
+    assert len(proxy.received) == 1
     await store.transitions.finish("t", succeeded())
-    assert (await settled(waiter)).state is TaskState.SUCCEEDED
+    assert (await settled(creation.waiter)).state is TaskState.SUCCEEDED
 
 
 async def test_many_waiters_share_one_subscription(hub: ResponseHub, store: Store) -> None:

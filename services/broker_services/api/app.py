@@ -36,7 +36,8 @@ def _face() -> FastAPI:
 
 async def _problem(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    path = request.url.path
+    # As it was sent: `request.url` also parses the Host header, which may hold anything.
+    path = request.scope["raw_path"].decode("ascii")
     if status == 405:
         allow = (getattr(error, "headers", None) or {}).get("Allow", "GET")
         found = HttpError("method-not-allowed", f"{path} takes {allow}.", (b"allow", allow.encode()))

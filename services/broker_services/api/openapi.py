@@ -26,7 +26,9 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Retry-After": "Seconds until asking again makes sense.",
     "Preference-Applied": "The `Prefer` that was followed.",
     "ETag": "Changes with the answer.",
+    "Allow": "The methods that the path takes.",
 }
+_PROBLEM_HEADERS: Final[Mapping[int, str]] = {405: "Allow", 429: "Retry-After", 503: "Retry-After"}
 
 
 @cache
@@ -100,24 +102,30 @@ def _responses(operation: Operation, method: str) -> dict[str, Any]:
     for code in operation.problems:
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, codes in by_status.items():
-        responses[str(status)] = _problem(codes)
+        responses[str(status)] = _problem(status, codes)
     return dict(sorted(responses.items()))
 
 
 def _success(outcome: Outcome, method: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": outcome.description}
     if outcome.headers:
-        response["headers"] = {
-            name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in outcome.headers
-        }
+        response["headers"] = {name: _response_header(name) for name in outcome.headers}
     if outcome.schema is not None and method != "HEAD":
         schema = msgspec.json.schema_components([outcome.schema], ref_template=_REF)[0][0]
         response["content"] = {"application/json": {"schema": schema}}
     return response
 
 
-def _problem(codes: list[str]) -> dict[str, Any]:
-    return {
+def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+    response: dict[str, Any] = {
         "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
     }
+    if status in _PROBLEM_HEADERS:
+        name = _PROBLEM_HEADERS[status]
+        response["headers"] = {name: _response_header(name)}
+    return response
+
+
+def _response_header(name: str) -> dict[str, Any]:
+    return {"description": _HEADERS[name], "schema": {"type": "string"}}

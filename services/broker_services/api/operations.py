@@ -129,7 +129,7 @@ OPERATIONS: Final = (
         call=calls.healthz,
         scope=None,
         outcomes={200: Outcome("It lives.", schemas.Health)},
-        problems=("method-not-allowed",),
+        problems=("method-not-allowed", "headers-too-large"),
     ),
     Operation(
         path="/readyz",
@@ -139,7 +139,7 @@ OPERATIONS: Final = (
         call=calls.readyz,
         scope=None,
         outcomes={200: Outcome("They do.", schemas.Health)},
-        problems=("store-unavailable", "method-not-allowed"),
+        problems=("store-unavailable", "method-not-allowed", "headers-too-large"),
     ),
 )
 

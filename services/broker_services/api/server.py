@@ -31,9 +31,26 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     """
 
     class BoundedProtocol(HttpToolsProtocol):
+        _header_bytes = 0
+        _is_in_head = False
+
+        def data_received(self, data: bytes) -> None:
+            # The parser tells of a header only when it is complete; one without an end is counted here.
+            was_in_head, counted = self._is_in_head, self._header_bytes
+            super().data_received(data)
+            if was_in_head and self._is_in_head and self._header_bytes == counted:
+                self._unfinished_bytes += len(data)
+                if self._unfinished_bytes > max_header_bytes and not self.transport.is_closing():
+                    self._refuse()
+
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._header_bytes = 0
+            self._header_bytes = self._unfinished_bytes = 0
+            self._is_in_head = True
+
+        def on_headers_complete(self) -> None:
+            self._is_in_head = False
+            super().on_headers_complete()
 
         def on_url(self, url: bytes) -> None:
             self._count(url)
@@ -46,7 +63,10 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
         def send_400_response(self, msg: str) -> None:
             if self._header_bytes <= max_header_bytes:
                 super().send_400_response(msg)
-                return
+            else:
+                self._refuse()
+
+        def _refuse(self) -> None:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.write(_too_large(max_header_bytes))
             self.transport.close()
@@ -55,8 +75,6 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             self._header_bytes += sum(len(part) for part in parts)
             if self._header_bytes > max_header_bytes:
                 raise HeadersTooLargeError
-
-        _header_bytes = 0
 
     return BoundedProtocol
 

@@ -159,5 +159,3 @@ def queue() -> str:
 def own_log(tmp_path: Path) -> Path:
     """The log of an instance that belongs to one test."""
     return tmp_path / "instance.log"
-
-

@@ -135,7 +135,7 @@ def test_the_same_key_attaches_to_the_first_task(a: Caller, b: Caller, queue: st
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [('"{key}"', "{key}"), ("{key}", '  "{key}"  '), (r'"{key}\"\\"', '{key}"\\')],
+    [('"{key}"', "{key}"), ("{key}", '"{key}"'), (r'"{key}\"\\"', '{key}"\\')],
     ids=["quoted-then-bare", "bare-then-quoted", "escaped"],
 )
 def test_a_quoted_key_is_the_bare_one(a: Caller, b: Caller, queue: str, key: str, first: str, second: str) -> None:

@@ -109,7 +109,10 @@ def test_a_null_result_is_told(a: Caller, b: Caller, task: str) -> None:
         ({"result": "null"}, {}),
         ({}, {"result": "null"}),
         ({"state": "failed"}, {"state": "failed", "error": "{}"}),
-        ({"state": "failed", "error": '{"details":{"a":1,"b":2}}'}, {"state": "failed", "error": '{"details":{"b":2,"a":1}}'}),
+        (
+            {"state": "failed", "error": '{"details":{"a":1,"b":2}}'},
+            {"state": "failed", "error": '{"details":{"b":2,"a":1}}'},
+        ),
         ({"state": "cancelled"}, {"state": "cancelled"}),
     ],
     ids=["key-order", "null-absent", "absent-null", "default-error", "details-order", "cancelled"],
@@ -153,15 +156,13 @@ def test_another_outcome_is_refused_with_the_winner(
 
 
 def test_the_winner_is_told_byte_for_byte(a: Caller, b: Caller, task: str) -> None:
-    a.change(task, result='[ 1.0, 9007199254740993, {} ]')
+    a.change(task, result="[ 1.0, 9007199254740993, {} ]")
 
     assert b'"result":[ 1.0, 9007199254740993, {} ]' in b.change(task, state="failed").content
 
 
 def test_of_many_at_once_exactly_one_wins(a: Caller, b: Caller, threads: ThreadPoolExecutor, task: str) -> None:
-    calls = [
-        threads.submit(caller.change, task, result=str(number)) for number in range(10) for caller in (a, b)
-    ]
+    calls = [threads.submit(caller.change, task, result=str(number)) for number in range(10) for caller in (a, b)]
     answers = [call.result() for call in calls]
 
     won = [answer for answer in answers if answer.status_code == 200 and answer.json()["changed"]]
@@ -336,9 +337,7 @@ def test_a_raw_multipart_form_is_an_object_of_texts(a: Caller, task: str) -> Non
     ],
     ids=["nonsense", "no-boundary", "empty-boundary", "file", "cut-short", "no-name", "not-utf8"],
 )
-def test_a_multipart_form_that_cannot_be_read_is_no_defect(
-    a: Caller, task: str, body: bytes, media_type: str
-) -> None:
+def test_a_multipart_form_that_cannot_be_read_is_no_defect(a: Caller, task: str, body: bytes, media_type: str) -> None:
     assert a.change_raw(task, body, media_type).status_code in (200, 400, 422)
 
 

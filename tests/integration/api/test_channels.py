@@ -41,7 +41,11 @@ def test_every_request_of_a_queue_is_heard(a: Caller, b: Caller, channels: Chann
 
 @pytest.mark.parametrize(
     "fields",
-    [{"result": '{ "commit" : 1.0 }'}, {"state": "failed", "error": '{"code":"x","details":[]}'}, {"state": "cancelled"}],
+    [
+        {"result": '{ "commit" : 1.0 }'},
+        {"state": "failed", "error": '{"code":"x","details":[]}'},
+        {"state": "cancelled"},
+    ],
     ids=["succeeded", "failed", "cancelled"],
 )
 def test_an_outcome_is_announced_as_task_json_with_a_seal(
@@ -67,7 +71,7 @@ def test_a_value_is_announced_byte_for_byte(a: Caller, channels: Channels, uuid:
     heard = channels.listen(f"{queue}-response-*")
     a.create(uuid=uuid, queue=queue)
 
-    a.change(uuid, result='[ 1.0, {}, 9007199254740993 ]')
+    a.change(uuid, result="[ 1.0, {}, 9007199254740993 ]")
 
     assert b'"result":[ 1.0, {}, 9007199254740993 ]' in heard.next()[1]
 
@@ -80,9 +84,7 @@ def test_seals_differ(a: Caller, channels: Channels, queue: str) -> None:
     assert len({json.loads(heard.next()[1])["seal"] for _ in range(3)}) == 3
 
 
-def test_long_values_are_left_out_and_the_reader_is_told(
-    a: Caller, channels: Channels, uuid: str, queue: str
-) -> None:
+def test_long_values_are_left_out_and_the_reader_is_told(a: Caller, channels: Channels, uuid: str, queue: str) -> None:
     heard = channels.listen(f"{queue}-response-*")
     a.create(uuid=uuid, queue=queue)
 

@@ -76,16 +76,16 @@ def test_uuids_made_here_are_long_and_different(a: Caller, queue: str) -> None:
 
 def test_a_content_type_with_parameters_is_json(a: Caller, queue: str) -> None:
     headers = {"content-type": "application/json; charset=utf-8"}
-    assert a.call("POST", "/createTask", content=b'{"wait":0,"queue":"%s"}' % queue.encode(), headers=headers).is_success
+    assert a.call(
+        "POST", "/createTask", content=b'{"wait":0,"queue":"%s"}' % queue.encode(), headers=headers
+    ).is_success
 
 
 # Holding
 
 
 @FORMS
-def test_a_call_is_held_until_its_worker_has_finished(
-    a: Caller, worker: WorkerProcess, uuid: str, by: str
-) -> None:
+def test_a_call_is_held_until_its_worker_has_finished(a: Caller, worker: WorkerProcess, uuid: str, by: str) -> None:
     answer = a.create(by=by, uuid=uuid, queue="test-echo", payload='{"branch":"x"}', wait=10)
 
     assert answer.status_code == 200
@@ -410,5 +410,3 @@ def _times(task: dict[str, str], *names: str) -> list[datetime]:
 def _state(caller: Caller, uuid: str) -> str:
     answer: httpx.Response = caller.query(uuid)
     return str(answer.json().get("state"))
-
-

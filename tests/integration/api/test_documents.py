@@ -72,7 +72,11 @@ def test_operation_names_are_unique() -> None:
 
 @pytest.mark.parametrize(
     ("path", "field", "default"),
-    [("/createTask", "queue", "createbranch"), ("/createTask", "priority", 0), ("/changeTaskState", "state", "succeeded")],
+    [
+        ("/createTask", "queue", "createbranch"),
+        ("/createTask", "priority", 0),
+        ("/changeTaskState", "state", "succeeded"),
+    ],
 )
 def test_defaults_are_documented(path: str, field: str, default: object) -> None:
     parameters = {one["name"]: one for one in DOCUMENT["paths"][path]["get"]["parameters"]}

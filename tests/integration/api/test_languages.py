@@ -73,7 +73,16 @@ def test_every_waiter_reads_its_own_language(a: Caller, b: Caller, task: str, qu
 
 @pytest.mark.parametrize(
     "accept",
-    ["zh", "ZH-cn", "zh-Hant-TW", "zh;q=0.9,en;q=0.8", "en;q=0.5, zh", "fr;q=0.1,zh;q=0.2", "*;q=0.1,zh", "en;q=0,zh;q=0.1"],
+    [
+        "zh",
+        "ZH-cn",
+        "zh-Hant-TW",
+        "zh;q=0.9,en;q=0.8",
+        "en;q=0.5, zh",
+        "fr;q=0.1,zh;q=0.2",
+        "*;q=0.1,zh",
+        "en;q=0,zh;q=0.1",
+    ],
 )
 def test_chinese_is_preferred(a: Caller, task: str, accept: str) -> None:
     assert a.query(task, headers={"accept-language": accept}).json()["message"] == "进行中"
@@ -81,7 +90,20 @@ def test_chinese_is_preferred(a: Caller, task: str, accept: str) -> None:
 
 @pytest.mark.parametrize(
     "accept",
-    ["", "en", "*", "en,zh", "zh;q=0", "zh;q=0.1,en;q=0.2", "zh;Q=0.1,en;q=0.2", "zha", "fr", "zh;q=x", ";;,,=", "zh;q=0.000"],
+    [
+        "",
+        "en",
+        "*",
+        "en,zh",
+        "zh;q=0",
+        "zh;q=0.1,en;q=0.2",
+        "zh;Q=0.1,en;q=0.2",
+        "zha",
+        "fr",
+        "zh;q=x",
+        ";;,,=",
+        "zh;q=0.000",
+    ],
 )
 def test_english_is_preferred(a: Caller, task: str, accept: str) -> None:
     assert a.query(task, headers={"accept-language": accept}).json()["message"] == "in progress"

@@ -72,10 +72,20 @@ def test_reading_by_get_cannot_be_switched_off(tight: Caller, uuid: str, queue: 
 # Unknown paths
 
 
-@pytest.mark.parametrize("path", ["/", "/createtask", "/createTask/", "/createTask/x", "/..", "/%00", "/ä", "//"])
+@pytest.mark.parametrize(
+    "path", ["/", "/createtask", "/createTask/", "/createTask/x", "/..", "/%00", "/%C3%A4", "/%ff", "//", "/a%2Fb"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_path_is_told(a: Caller, path: str, method: str) -> None:
-    assert code_of(a.exchange(method, path.encode().decode("latin-1").replace("Ã¤", "%C3%A4"))) == (404, "not-found")
+    assert code_of(a.exchange(method, path)) == (404, "not-found")
+
+
+@pytest.mark.parametrize("host", ["[", "a:b:c", "", "a b", "%", "\xff"])
+def test_a_host_that_is_none_is_no_defect(a: Caller, host: str) -> None:
+    head = b"GET /nothing HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode("latin-1")
+
+    with a.connection(head) as connection:
+        assert a.read_answer(connection, "GET", "/nothing").status_code == 404
 
 
 # Calls that nobody meant

@@ -122,7 +122,7 @@ def known(a: Caller, uuid: str, queue: str) -> httpx.Response:
     return a.query(uuid)
 
 
-@pytest.mark.parametrize("pattern", ["{0}", "W/{0}", '"x", {0}', '{0},"x"', "*", ' "x" , W/{0} '])
+@pytest.mark.parametrize("pattern", ["{0}", "W/{0}", '"x", {0}', '{0},"x"', "*", '"x" , W/{0}', '"a,b", {0}'])
 def test_an_unchanged_task_is_not_sent_again(b: Caller, known: httpx.Response, pattern: str) -> None:
     etag = known.headers["etag"]
 

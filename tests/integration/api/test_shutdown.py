@@ -73,6 +73,22 @@ def test_a_call_whose_body_comes_during_the_shutdown_is_not_held(
         instance.assert_log_has_no_defect()
 
 
+def test_a_body_that_never_comes_does_not_delay_the_end(
+    deployment: Deployment, own_log: Path, http: httpx.Client, threads: ThreadPoolExecutor
+) -> None:
+    with ApiProcess(deployment.server.url, log=own_log, drain_s="1") as instance:
+        caller = Caller(instance.url, http, threads)
+        with caller.connection(request_head("POST", "/createTask", b"Content-Length: 9")) as connection:
+            caller.call("GET", "/healthz")
+            instance.terminate()
+
+            assert instance.process.wait(5) == 0
+            answer = connection.recv(1_000)
+        # Nothing, or an answer that tells the sender to come back, but no defect.
+        assert b" 500 " not in answer
+        instance.assert_log_has_no_defect()
+
+
 def test_sigterm_ends_an_idle_instance_with_0(deployment: Deployment, own_log: Path) -> None:
     with ApiProcess(deployment.server.url, log=own_log) as instance:
         instance.terminate()

@@ -7,9 +7,10 @@ from typing import Final
 
 import httpx
 import pytest
-import redis
 
-from broker import naming
+from broker import Broker, Settings
+from broker.store.transitions import ClaimWish
+from tests.integration.api.conftest import Deployment
 from tests.support.caller import Caller, code_of, value_bytes
 from tests.support.channels import Channels
 
@@ -105,12 +106,15 @@ def test_a_raw_body_comes_back_byte_for_byte(a: Caller, b: Caller, uuid: str, qu
 
 @FORMS
 @values_kept
-def test_a_payload_is_stored_byte_for_byte(
-    a: Caller, store: redis.Redis, uuid: str, queue: str, by: str, text: str
+async def test_a_payload_reaches_its_worker_byte_for_byte(
+    a: Caller, deployment: Deployment, queue: str, by: str, text: str
 ) -> None:
-    a.create(by=by, uuid=uuid, queue=queue, payload=text)
+    a.create(by=by, queue=queue, payload=text)
 
-    assert store.hget(naming.values_key(uuid), "payload") == text.encode()
+    async with Broker.from_url(deployment.server.url, Settings()) as broker:
+        claimed = await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 1)])
+
+    assert claimed[0].payload == text.encode()
 
 
 @FORMS

@@ -52,9 +52,7 @@ def test_a_forged_message_ends_no_wait(
     assert {call.result().json()["result"] for call in held} == {"true"}
 
 
-def test_messages_of_other_tasks_end_no_wait(
-    a: Caller, b: Caller, channels: Channels, uuid: str, queue: str
-) -> None:
+def test_messages_of_other_tasks_end_no_wait(a: Caller, b: Caller, channels: Channels, uuid: str, queue: str) -> None:
     heard = channels.listen(f"{queue}-response-*")
     other = a.create(queue=queue).json()["uuid"]
     a.change(other, result='"of another"')
@@ -171,7 +169,13 @@ def test_no_wait_is_lost_when_the_subscription_connection_is_cut(
 
 
 def test_a_wait_goes_on_after_its_connection_was_cut(
-    a: Caller, b: Caller, instances: tuple[ApiProcess, ApiProcess], channels: Channels, store: redis.Redis, uuid: str, queue: str
+    a: Caller,
+    b: Caller,
+    instances: tuple[ApiProcess, ApiProcess],
+    channels: Channels,
+    store: redis.Redis,
+    uuid: str,
+    queue: str,
 ) -> None:
     held = a.create_later(uuid=uuid, queue=queue)
     channels.wait_for_listeners(f"{queue}-response-{uuid}")
@@ -186,7 +190,13 @@ def test_a_wait_goes_on_after_its_connection_was_cut(
 
 
 def test_no_call_is_lost_when_every_connection_is_cut(
-    a: Caller, b: Caller, instances: tuple[ApiProcess, ApiProcess], channels: Channels, store: redis.Redis, uuid: str, queue: str
+    a: Caller,
+    b: Caller,
+    instances: tuple[ApiProcess, ApiProcess],
+    channels: Channels,
+    store: redis.Redis,
+    uuid: str,
+    queue: str,
 ) -> None:
     held = a.create_later(uuid=uuid, queue=queue)
     channels.wait_for_listeners(f"{queue}-response-{uuid}")

@@ -1,0 +1,78 @@
+"""One held wait: the first of outcome, error and time wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.deadlines import Deadlines
+from broker.deferred import DeferredResult
+
+
+@pytest.fixture
+async def deadlines() -> AsyncIterator[Deadlines]:
+    deadlines = Deadlines(asyncio.get_running_loop())
+    yield deadlines
+    deadlines.close()
+
+
+@pytest.fixture
+async def deferred(deadlines: Deadlines) -> DeferredResult[str]:
+    return DeferredResult(20, deadlines)
+
+
+async def test_a_result_ends_the_wait(deferred: DeferredResult[str]) -> None:
+    assert deferred.set_result("done")
+    assert deferred.is_settled
+    assert await deferred.wait() == "done"
+
+
+async def test_a_result_wakes_who_waits_already(deferred: DeferredResult[str]) -> None:
+    waiting = asyncio.create_task(deferred.wait())
+    await asyncio.sleep(0)
+    assert not deferred.is_settled
+    deferred.set_result("done")
+    assert await waiting == "done"
+
+
+async def test_an_error_ends_the_wait(deferred: DeferredResult[str]) -> None:
+    assert deferred.set_error(KeyError("gone"))
+    with pytest.raises(KeyError):
+        await deferred.wait()
+
+
+async def test_time_ends_the_wait(deadlines: Deadlines) -> None:
+    assert await DeferredResult[str](0.01, deadlines).wait() is None
+
+
+async def test_the_first_wins(deadlines: Deadlines) -> None:
+    ways = {
+        "result": lambda deferred: deferred.set_result("first"),
+        "error": lambda deferred: deferred.set_error(KeyError()),
+        "time": lambda deferred: deferred.expire(),
+    }
+    for first in ways.values():
+        deferred: DeferredResult[str] = DeferredResult(20, deadlines)
+        assert first(deferred)
+        assert [later(deferred) for later in ways.values()] == [False, False, False]
+        deferred.abandon()
+
+
+async def test_an_abandoned_wait_takes_nothing_more(deferred: DeferredResult[str]) -> None:
+    deferred.abandon()
+    assert not deferred.set_result("late")
+    assert not deferred.set_error(KeyError())
+    assert not deferred.expire()
+    with pytest.raises(asyncio.CancelledError):
+        await deferred.wait()
+
+
+async def test_a_cancelled_holder_leaves_a_wait_that_takes_nothing(deferred: DeferredResult[str]) -> None:
+    waiting = asyncio.create_task(deferred.wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not deferred.set_result("late")
