@@ -62,7 +62,7 @@ class Waiter:
 class Channel:
     """One waited task: its subscription and its waiters."""
 
-    __slots__ = ("idle_since", "is_being_read", "name", "queue", "read_again", "since", "uuid", "waiters")
+    __slots__ = ("has_ended", "idle_since", "is_being_read", "name", "queue", "read_again", "since", "uuid", "waiters")
 
     def __init__(self, queue: str, uuid: str, since: float) -> None:
         self.queue = queue
@@ -71,6 +71,7 @@ class Channel:
         self.waiters: set[Waiter] = set()
         self.since = since
         self.idle_since = since
+        self.has_ended = False
         self.is_being_read = False
         self.read_again = False
 
@@ -198,10 +199,15 @@ class ResponseHub:
         channel.waiters.discard(waiter)
         self._held -= 1
         waiter.deferred.abandon()
-        if not channel.waiters:
+        if channel.waiters:
+            return
+        if channel.has_ended:
+            # Nobody who comes back will wait for this task: what it says is stored.
+            self._drop(channel)
+        else:
             channel.idle_since = self._loop.time()
             self._idle.append((channel.idle_since, channel))
-            self._leave_soon()
+        self._leave_soon()
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small (see `link`)."""
@@ -237,6 +243,12 @@ class ResponseHub:
         self._is_confirmed = False
         self._last_probe_heard = None
 
+    def _drop(self, channel: Channel) -> None:
+        """Has the channel unsubscribed by the next write."""
+        if self._channels.get(channel.name) is channel:
+            del self._channels[channel.name]
+            self._to_leave.append(channel.name)
+
     def _leave_soon(self) -> None:
         if self._leave_timer is None:
             self._leave_timer = self._loop.call_later(LEAVE_CHECK_S, self._leave_idle)
@@ -247,8 +259,7 @@ class ResponseHub:
         while self._idle and now - self._idle[0][0] >= LEAVE_AFTER_S:
             since, channel = self._idle.popleft()
             if not channel.waiters and channel.idle_since == since:
-                self._channels.pop(channel.name, None)
-                self._to_leave.append(channel.name)
+                self._drop(channel)
         if self._to_leave:
             self._link.flush_soon()
         if self._idle:
@@ -284,6 +295,7 @@ class ResponseHub:
         task = StoredTask(channel.uuid, channel.queue, message.seal, message.state, _without_seal(data))
         for waiter in channel.waiters:
             if waiter.seal == message.seal:
+                channel.has_ended = True
                 waiter.deferred.set_result(task)
 
     # Reading the store again
@@ -316,6 +328,7 @@ class ResponseHub:
                     waiter.deferred.set_error(gone)
             return
         if task.state.is_terminal:
+            channel.has_ended = True
             for waiter in channel.waiters:
                 if waiter.deferred.set_result(task) and is_rescue:
                     self.rescued += 1

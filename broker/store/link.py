@@ -1,8 +1,9 @@
 """One RESP3 connection that many callers share: pipelined per loop tick, push-aware, self-checking, self-healing.
 
-All commands of one tick of the event loop leave in one write, and replies are matched in order. A connection that
-falls silent with commands outstanding, or answers no PING, is dropped and opened again with jittered backoff. What
-was outstanding is repeated only where that is harmless; everything else fails and says whether it may have run.
+The commands of one tick of the event loop leave together, in writes of a few, and replies are matched in order. A
+connection that falls silent with commands outstanding, or answers no PING, is dropped and opened again with jittered
+backoff. What was outstanding is repeated only where that is harmless; everything else fails and says whether it may
+have run.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ CONNECT_DEADLINE_S: Final = 3.0
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MOST_S: Final = 2.0
 WATCH_EVERY_S: Final = 0.25
+BATCH: Final = 8
+"""Commands that leave at once instead of waiting for the end of the tick. Without it 64 callers move in step: the
+server idles while this process reads all their requests, and the other way round (measured: 1.5 times the rate)."""
 MOST_OUTSTANDING: Final = 65_536
 """Commands written or waiting; beyond it callers are refused at once rather than queued."""
 OLDEST_SERVER: Final = {"redis": (7, 0), "valkey": (7, 2)}
@@ -273,7 +277,10 @@ class Link:
             receiver.fail(StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
             return
         self._waiting.append(_Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
-        self.flush_soon()
+        if len(self._waiting) >= BATCH:
+            self._flush()
+        else:
+            self.flush_soon()
 
     def flush_soon(self) -> None:
         """Has the prelude and all queued commands written in this tick."""

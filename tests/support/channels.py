@@ -34,7 +34,7 @@ class Channels:
 
     def names(self, pattern: str) -> list[str]:
         """Channels that anybody is subscribed to."""
-        return [name.decode() for name in self._store.pubsub_channels(pattern)]
+        return [str(name, "utf-8") for name in self._store.pubsub_channels(pattern) if isinstance(name, bytes)]
 
     def wait_for_listeners(self, channel: str, count: int = 1) -> None:
         """Waits until so many instances hold calls for that task."""
@@ -50,7 +50,7 @@ class Channels:
 
     def listen(self, pattern: str) -> Messages:
         """Hears from now on what is published to matching channels."""
-        subscription = self._stack.enter_context(self._store.pubsub())
+        subscription = self._stack.enter_context(self._store.pubsub())  # type: ignore[no-untyped-call]
         subscription.psubscribe(pattern)
         assert subscription.get_message(timeout=5)
         return Messages(subscription)

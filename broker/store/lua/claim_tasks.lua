@@ -7,9 +7,9 @@
 --           names none
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false}
 --
--- @include clock record settle
+-- @include clock integer record settle
 local worker, secret, now = ARGV[1], ARGV[2], now_ms()
-local lease_end = now + ARGV[3]
+local now_text, lease_end = integer(now), integer(now + ARGV[3])
 local claimed, leases = {}, {}
 
 local function read_claimable(uuid)
@@ -32,7 +32,7 @@ local function claim(uuid, queue, fence, max_attempts)
   end
   local attempt = found[2] + 1
   local lease = fence .. '.' .. secret
-  redis.call('HSET', TASK .. uuid, 'state', 'running', 'attempt', attempt, 'started', now, 'lease', lease,
+  redis.call('HSET', TASK .. uuid, 'state', 'running', 'attempt', integer(attempt), 'started', now_text, 'lease', lease,
     'worker', worker, 'max_attempts', found[5] or max_attempts)
   leases[#leases + 1] = lease_end
   leases[#leases + 1] = uuid

@@ -9,7 +9,7 @@
 --           13 "1" when the reply should carry the task JSON   14 retry_of ("" for none)
 -- returns   {CREATED | ATTACHED, uuid, seal, state, task JSON or false}, or {CONFLICT | MISMATCH, uuid}
 --
--- @include clock record task_json enqueue
+-- @include clock integer record task_json enqueue
 local uuid, chosen, queue, payload, fingerprint = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[5]
 local idempotency, wants_document = ARGV[12], ARGV[13] == '1'
 
@@ -54,12 +54,12 @@ end
 
 local now = now_ms()
 record = {
-  queue = queue, state = 'pending', attempt = 0, priority = ARGV[6], seq = redis.call('INCR', SEQUENCE),
-  created = now, expires = now + ARGV[8], seal = ARGV[11], retry_of = ARGV[14] ~= '' and ARGV[14] or nil,
+  queue = queue, state = 'pending', attempt = '0', priority = ARGV[6], seq = redis.call('INCR', SEQUENCE),
+  created = integer(now), expires = integer(now + ARGV[8]), seal = ARGV[11], retry_of = ARGV[14] ~= '' and ARGV[14] or nil,
 }
-local fields = { 'queue', queue, 'state', 'pending', 'attempt', 0, 'priority', record.priority, 'seq', record.seq,
-  'created', now, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal, 'fingerprint', fingerprint,
-  'size', #payload }
+local fields = { 'queue', queue, 'state', 'pending', 'attempt', '0', 'priority', record.priority, 'seq', integer(record.seq),
+  'created', record.created, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal, 'fingerprint', fingerprint,
+  'size', integer(#payload) }
 local function add_unless_empty(name, text)
   if text ~= '' then
     fields[#fields + 1] = name

@@ -5,7 +5,7 @@
 -- ARGV      1 uuid   2 lease   3 lease ms   4 progress (JSON text, "" for none)
 -- returns   {EXTENDED, lease end ms}, {FINAL, state} when somebody ended the task, {LEASE_LOST} or {NOT_FOUND}
 --
--- @include clock record values
+-- @include clock integer record values
 local uuid = ARGV[1]
 local record = read_record(uuid)
 if not record then
@@ -17,7 +17,7 @@ end
 if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
 end
-local lease_end = now_ms() + ARGV[3]
+local lease_end = integer(now_ms() + ARGV[3])
 redis.call('ZADD', LEASES, lease_end, uuid)
 if ARGV[4] ~= '' then
   replace_value(uuid, 'progress', ARGV[4])

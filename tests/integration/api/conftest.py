@@ -1,4 +1,4 @@
-"""A deployment for all API tests of this process: two instances, one with tight limits, and a worker when one is asked for.
+"""A deployment for all API tests of this process: two instances, one with tight limits, and a worker, each when needed.
 
 Its server is its own: `redis_url` empties the shared one for every test. Tests keep apart by uuid and queue.
 """
@@ -17,9 +17,9 @@ import pytest
 import redis
 
 from broker.store.embedded import EmbeddedServer
-from tests.support.channels import Channels
 from tests.support.api import ApiProcess, ServiceProcess, WorkerProcess, stop_together
 from tests.support.caller import TIMEOUT_S, Caller
+from tests.support.channels import Channels
 
 MOST_HELD_CALLS: Final = 64
 TIGHT_SETTINGS: Final = {

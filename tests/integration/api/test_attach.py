@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import pytest
 
@@ -246,5 +247,5 @@ def test_a_key_goes_with_its_tasks_record(a: Caller, b: Caller, queue: str, key:
     assert answer.json()["uuid"] != uuid
 
 
-def _payload(text: str | None) -> dict[str, str]:
+def _payload(text: str | None) -> dict[str, Any]:
     return {} if text is None else {"payload": text}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -73,7 +74,7 @@ def test_an_error_is_stored_with_all_its_parts(a: Caller, b: Caller, task: str, 
 
 @pytest.mark.parametrize("error", [None, "{}", '{"code":"failed"}'], ids=["absent", "empty", "default-code"])
 def test_an_errors_code_is_failed_unless_given(a: Caller, task: str, error: str | None) -> None:
-    answer = a.change(task, state="failed", **({} if error is None else {"error": error}))
+    answer = a.change(task, state="failed", **_error(error))
 
     assert answer.json()["error"] == {"code": "failed"}
 
@@ -98,6 +99,10 @@ def test_a_null_result_is_told(a: Caller, b: Caller, task: str) -> None:
     assert value_bytes(b.query(task), "result") == b"null"
 
 
+def _error(text: str | None) -> dict[str, Any]:
+    return {} if text is None else {"error": text}
+
+
 # Repeating and contradicting
 
 
@@ -118,7 +123,7 @@ def test_a_null_result_is_told(a: Caller, b: Caller, task: str) -> None:
     ids=["key-order", "null-absent", "absent-null", "default-error", "details-order", "cancelled"],
 )
 def test_the_same_outcome_again_changes_nothing(
-    a: Caller, b: Caller, task: str, by: str, first: dict[str, str], second: dict[str, str]
+    a: Caller, b: Caller, task: str, by: str, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     winner = a.change(task, **first)
     again = b.change(task, by=by, **second)
@@ -143,7 +148,7 @@ def test_the_same_outcome_again_changes_nothing(
     ids=["result", "order", "state", "cancelled", "error", "absent"],
 )
 def test_another_outcome_is_refused_with_the_winner(
-    a: Caller, b: Caller, task: str, by: str, first: dict[str, str], second: dict[str, str]
+    a: Caller, b: Caller, task: str, by: str, first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     a.change(task, **first)
     winner = a.query(task)
@@ -212,7 +217,7 @@ def test_an_unknown_task_is_told(a: Caller, uuid: str, by: str) -> None:
     ],
     ids=str,
 )
-def test_fields_that_cannot_be_used_are_refused(a: Caller, task: str, by: str, fields: dict[str, str]) -> None:
+def test_fields_that_cannot_be_used_are_refused(a: Caller, task: str, by: str, fields: dict[str, Any]) -> None:
     assert code_of(a.change(task, by=by, **fields)) == (422, "invalid-request")
     assert a.query(task).json()["state"] == "pending"
 

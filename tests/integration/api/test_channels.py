@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_every_request_of_a_queue_is_heard(a: Caller, b: Caller, channels: Chann
     ids=["succeeded", "failed", "cancelled"],
 )
 def test_an_outcome_is_announced_as_task_json_with_a_seal(
-    a: Caller, b: Caller, channels: Channels, uuid: str, queue: str, fields: dict[str, str]
+    a: Caller, b: Caller, channels: Channels, uuid: str, queue: str, fields: dict[str, Any]
 ) -> None:
     heard = channels.listen(f"{queue}-response-*")
     a.create(uuid=uuid, queue=queue)

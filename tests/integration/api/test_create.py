@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -328,7 +329,7 @@ async def test_the_highest_priority_is_claimed_first_then_the_oldest(
     ],
 )
 def test_a_number_out_of_range_is_refused(a: Caller, queue: str, by: str, name: str, value: float) -> None:
-    answer = a.create(by=by, queue=queue, **{name: value})
+    answer = a.create(by=by, queue=queue, **_field(name, value))
 
     assert code_of(answer) == (422, "invalid-request")
     assert answer.json()["field"] == name
@@ -338,7 +339,7 @@ def test_a_number_out_of_range_is_refused(a: Caller, queue: str, by: str, name: 
 @pytest.mark.parametrize("name", ["wait", "delay", "expires_in", "retention"])
 @pytest.mark.parametrize("text", ["nan", "NaN", "inf", "-inf", "1e999", "soon", ""])
 def test_what_is_no_number_is_refused_in_a_query(a: Caller, queue: str, name: str, text: str) -> None:
-    assert code_of(a.create(by="GET", queue=queue, **{name: text})) == (422, "invalid-request")
+    assert code_of(a.create(by="GET", queue=queue, **_field(name, text))) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize(
@@ -410,3 +411,7 @@ def _times(task: dict[str, str], *names: str) -> list[datetime]:
 def _state(caller: Caller, uuid: str) -> str:
     answer: httpx.Response = caller.query(uuid)
     return str(answer.json().get("state"))
+
+
+def _field(name: str, value: object) -> dict[str, Any]:
+    return {name: value}

@@ -19,7 +19,7 @@ JSON_LINE: Final = b"Content-Type: application/json"
 
 
 @pytest.mark.parametrize("path", WRITES)
-@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_writing_calls_take_post_and_get(a: Caller, path: str, method: str) -> None:
     answer = a.call(method, path)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.integration.api.conftest import Deployment
 from tests.support.api import ApiProcess
@@ -99,3 +100,25 @@ def test_sigterm_ends_an_idle_instance_with_0(deployment: Deployment, own_log: P
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_task_outlives_the_instance_that_held_its_call(
+    deployment: Deployment,
+    a: Caller,
+    channels: Channels,
+    own_log: Path,
+    http: httpx.Client,
+    threads: ThreadPoolExecutor,
+    uuid: str,
+    queue: str,
+) -> None:
+    with ApiProcess(deployment.server.url, log=own_log) as instance:
+        held = Caller(instance.url, http, threads).create_later(uuid=uuid, queue=queue, wait=90)
+        channels.wait_for_listeners(f"{queue}-response-{uuid}")
+        instance.process.kill()
+        with pytest.raises(httpx.TransportError):
+            held.result()
+
+    a.change(uuid, result='"late"')
+
+    assert a.create(uuid=uuid, queue=queue, wait=10).json()["result"] == "late"

@@ -27,7 +27,7 @@ FORGED: Final = {
     "other-types": b'{"seal":1,"uuid":[],"queue":{},"state":null}',
     "unknown-state": b'{"seal":"x","uuid":"UUID","queue":"QUEUE","state":"done"}',
     "no-seal": b'{"uuid":"UUID","queue":"QUEUE","state":"succeeded","result":"forged"}',
-    "wrong-seal": b'{"seal":"AAAAAAAAAAAAAAAAAAAAAA","uuid":"UUID","queue":"QUEUE","state":"succeeded","result":"forged"}',
+    "wrong-seal": b'{"seal":"AAAAAAAAAAAAAAAAAAAAAA","uuid":"UUID","queue":"QUEUE","state":"succeeded","result":1}',
     "empty-seal": b'{"seal":"","uuid":"UUID","queue":"QUEUE","state":"failed","result":"forged"}',
     "omitted": b'{"seal":"x","uuid":"UUID","queue":"QUEUE","state":"succeeded","omitted":true}',
     "surrogate": rb'{"seal":"\ud800","uuid":"UUID","queue":"QUEUE","state":"succeeded"}',
@@ -158,7 +158,7 @@ def test_no_wait_is_lost_when_the_subscription_connection_is_cut(
     for uuid in uuids:
         channels.wait_for_listeners(f"{queue}-response-{uuid}")
 
-    store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    store.client_kill_filter(_type="pubsub")
     for uuid in uuids:
         a.change(uuid, result=json.dumps(uuid))
 
@@ -180,7 +180,7 @@ def test_a_wait_goes_on_after_its_connection_was_cut(
     held = a.create_later(uuid=uuid, queue=queue)
     channels.wait_for_listeners(f"{queue}-response-{uuid}")
 
-    store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    store.client_kill_filter(_type="pubsub")
     channels.wait_for_listeners(f"{queue}-response-{uuid}")
     b.change(uuid, result="1")
 
@@ -201,8 +201,8 @@ def test_no_call_is_lost_when_every_connection_is_cut(
     held = a.create_later(uuid=uuid, queue=queue)
     channels.wait_for_listeners(f"{queue}-response-{uuid}")
 
-    store.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    store.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    store.client_kill_filter(_type="normal", skipme=True)
+    store.client_kill_filter(_type="pubsub")
     b.change(uuid, result="1")
 
     assert held.result().json()["result"] == 1

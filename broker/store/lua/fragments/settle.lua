@@ -1,4 +1,4 @@
--- @include task_json
+-- @include task_json integer
 -- settle(uuid, record, now, state, result, error, by_worker): the one way a task ends. Stores the terminal
 -- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
@@ -31,15 +31,15 @@ local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
   local kept = RECORD_BYTES + record.size + #values
-  local fields = { 'state', state, 'finished', now, 'kept', kept }
+  local fields = { 'state', state, 'finished', integer(now), 'kept', integer(kept) }
   if result then add_value(fields, uuid, 'result', result) end
   if error_text then add_value(fields, uuid, 'error', error_text) end
   redis.call('HSET', TASK .. uuid, unpack(fields))
   if record.lease or record.due then
     redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due')
   end
-  redis.call('ZADD', RETAINED, now + record.retention, uuid)
-  redis.call('INCRBY', RETAINED_BYTES, kept)
+  redis.call('ZADD', RETAINED, integer(now + record.retention), uuid)
+  redis.call('INCRBY', RETAINED_BYTES, fields[6])
   if record.worker and not by_worker then
     redis.call('PUBLISH', WORKER .. record.worker, uuid)
   end

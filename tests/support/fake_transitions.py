@@ -1,0 +1,89 @@
+"""The store's transitions as an executor sees them, without a store: every call is kept, and answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from broker.requests import Completion
+from broker.store.transitions import Changed, Claimed
+from broker.task import TaskState
+
+Hindrance = Callable[[], Awaitable[None]]
+
+
+class Call(NamedTuple):
+    """One call: what was asked for, and for which attempt."""
+
+    name: str
+    uuid: str
+    lease: str
+    value: Any = None
+
+
+class FakeTransitions:
+    """Takes what an executor reports. `hindrances[name]` are awaited before the next calls of that name succeed."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.hindrances: dict[str, deque[Hindrance]] = {}
+        self.ended_by_others: TaskState | None = None
+
+    @property
+    def settled(self) -> list[Call]:
+        """All calls but renewals."""
+        return [call for call in self.calls if call.name != "extend"]
+
+    def hinder(self, name: str, *hindrances: Hindrance | Exception) -> None:
+        """The next calls of `name` meet these, in order: an error is raised, anything else awaited."""
+        self.hindrances.setdefault(name, deque()).extend(
+            _raising(hindrance) if isinstance(hindrance, Exception) else hindrance for hindrance in hindrances
+        )
+
+    async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
+        await self._meet(Call("extend", uuid, lease, progress))
+        return self.ended_by_others or lease_ms
+
+    async def finish(
+        self, uuid: str, completion: Completion, *, lease: str | None = None, wants_document: bool = False
+    ) -> Changed:
+        await self._meet(Call("finish", uuid, lease or "", completion))
+        return Changed(uuid, True, completion.state, None)
+
+    async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
+        await self._meet(Call("retry", uuid, lease, (completion, delay_ms)))
+        return True
+
+    async def give_back(self, uuid: str, lease: str, delay_ms: int = 0) -> None:
+        await self._meet(Call("give_back", uuid, lease))
+
+    async def defer(self, uuid: str, lease: str) -> None:
+        await self._meet(Call("defer", uuid, lease))
+
+    async def _meet(self, call: Call) -> None:
+        await asyncio.sleep(0)
+        waiting = self.hindrances.get(call.name)
+        if waiting:
+            await waiting.popleft()()
+        self.calls.append(call)
+
+
+def claimed(uuid: str = "t", *, lease: str = "1.x", attempt: int = 1, payload: bytes | None = None) -> Claimed:
+    """A claimed task."""
+    return Claimed(uuid, "q", attempt, lease, 0, 0, 0, payload)
+
+
+def error_of(completion: Completion) -> dict[str, Any]:
+    """The error of a failure."""
+    assert completion.state is TaskState.FAILED
+    return dict(json.loads(completion.error))
+
+
+def _raising(error: Exception) -> Hindrance:
+    async def hindrance() -> None:
+        raise error
+
+    return hindrance
