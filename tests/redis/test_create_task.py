@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,7 @@ async def test_attaching_to_an_ended_task_gives_its_outcome(store: Store) -> Non
 
 
 @pytest.mark.parametrize("other", [{"queue": "other"}, {"payload": b"2"}])
-async def test_another_request_under_the_same_uuid_is_a_conflict(store: Store, other: dict[str, object]) -> None:
+async def test_another_request_under_the_same_uuid_is_a_conflict(store: Store, other: dict[str, Any]) -> None:
     await store.create(payload=b"1")
     before = store.record()
     with pytest.raises(TaskConflictError):
@@ -140,7 +141,7 @@ async def test_a_key_attaches_whatever_uuid_was_made_for_the_call(store: Store) 
 
 
 @pytest.mark.parametrize("other", [{"queue": "other"}, {"payload": b"2"}])
-async def test_another_request_under_the_same_key_is_a_mismatch(store: Store, other: dict[str, object]) -> None:
+async def test_another_request_under_the_same_key_is_a_mismatch(store: Store, other: dict[str, Any]) -> None:
     await store.create("a", chosen=False, idempotency="k", payload=b"1")
     with pytest.raises(IdempotencyMismatchError):
         await store.create("b", **{"chosen": False, "idempotency": "k", "payload": b"1", **other})

@@ -14,6 +14,7 @@ async def test_the_lease_ends_later(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1_000)
     before = store.record()
     end = await store.transitions.extend("t", claimed.lease, LONG_MS)
+    assert isinstance(end, int)
     assert end >= claimed.created_ms + LONG_MS
     assert store.score(naming.leases_key()) == end
     assert store.record() == before
@@ -80,7 +81,9 @@ async def test_a_pending_task_has_no_lease_to_renew(store: Store) -> None:
 async def test_a_lease_that_ran_out_unswept_still_holds(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1)
     await store.until_over(claimed.lease_end_ms)
-    assert await store.transitions.extend("t", claimed.lease, LONG_MS) > claimed.lease_end_ms
+    end = await store.transitions.extend("t", claimed.lease, LONG_MS)
+    assert isinstance(end, int)
+    assert end > claimed.lease_end_ms
 
 
 async def test_no_renewal_outlives_the_tasks_own_time(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ async def test_what_is_not_over_stays(store: Store) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"delay_ms": 60_000}])
-async def test_a_pending_task_expires(store: Store, fields: dict[str, int]) -> None:
+async def test_a_pending_task_expires(store: Store, fields: dict[str, Any]) -> None:
     created = await store.create(expires_ms=1, retention_ms=5_000, **fields)
     await store.until_expired()
     with store.ear() as ear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -82,15 +82,11 @@ class ServiceProcess:
         """The end of what it wrote."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
 
-    def wait_until_logged(self, text: str) -> None:
-        """Waits until its log has `text`."""
-        self._wait_until_running(lambda: text in self._log.read_text(errors="replace"), f"it logs {text!r}")
-
-    def _wait_until_running(self, condition: object, what: str) -> None:
+    def _wait_until_running(self, condition: Callable[[], object], what: str) -> None:
         def is_met() -> object:
             exit_code = self.process.wait(0)
             assert exit_code is None, f"ended with exit code {exit_code}"
-            return condition()  # type: ignore[operator]
+            return condition()
 
         try:
             wait_until(is_met, what)

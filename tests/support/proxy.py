@@ -86,6 +86,8 @@ class Proxy:
     async def connect(self, server: _Server) -> None:
         """Opens the way to the server for one client."""
         loop = asyncio.get_running_loop()
+        assert self._target.hostname is not None
+        assert self._target.port is not None
         await loop.create_connection(lambda: server, self._target.hostname, self._target.port)
 
     def join(self, client: _Client) -> None:

@@ -105,7 +105,7 @@ class Ear:
 
     def __init__(self, raw: redis.Redis, *patterns: str) -> None:
         self._raw = raw
-        self._pubsub = raw.pubsub()
+        self._pubsub = raw.pubsub()  # type: ignore[no-untyped-call]
         self._pubsub.psubscribe(_FENCE, *patterns)
         self._until_subscribed(1 + len(patterns))
 
@@ -208,7 +208,7 @@ class Store:
 
     def retained_bytes(self) -> int:
         """What the ended tasks are said to take."""
-        return int(self.raw.get(naming.retained_bytes_key()) or 0)  # type: ignore[arg-type]
+        return int(self.raw.get(naming.retained_bytes_key()) or 0)
 
     def remaining(self) -> set[str]:
         """Every key but the two counters that stay."""
@@ -222,7 +222,7 @@ class Store:
 
     def now_ms(self) -> int:
         """The server's clock."""
-        seconds, micros = self.raw.time()  # type: ignore[misc]
+        seconds, micros = self.raw.time()
         return int(seconds * 1000 + micros // 1000)
 
     async def until_over(self, moment_ms: int) -> None:
@@ -278,5 +278,3 @@ def answered(messages: list[Message], queue: str = QUEUE, uuid: str = "t") -> li
 def rung(messages: list[Message]) -> list[Message]:
     """The doorbells among the messages."""
     return [(channel, text) for channel, text in messages if naming.REQUEST_INFIX in channel]
-
-

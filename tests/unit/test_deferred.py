@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -48,15 +48,15 @@ async def test_time_ends_the_wait(deadlines: Deadlines) -> None:
 
 
 async def test_the_first_wins(deadlines: Deadlines) -> None:
-    ways = {
-        "result": lambda deferred: deferred.set_result("first"),
-        "error": lambda deferred: deferred.set_error(KeyError()),
-        "time": lambda deferred: deferred.expire(),
-    }
-    for first in ways.values():
+    ways: list[Callable[[DeferredResult[str]], bool]] = [
+        lambda deferred: deferred.set_result("first"),
+        lambda deferred: deferred.set_error(KeyError()),
+        lambda deferred: deferred.expire(),
+    ]
+    for first in ways:
         deferred: DeferredResult[str] = DeferredResult(20, deadlines)
         assert first(deferred)
-        assert [later(deferred) for later in ways.values()] == [False, False, False]
+        assert [later(deferred) for later in ways] == [False, False, False]
         deferred.abandon()
 
 

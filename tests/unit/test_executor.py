@@ -145,26 +145,26 @@ async def test_an_exception_is_retried_under_its_class_name(bench: Bench) -> Non
 
 
 async def test_an_exception_with_a_code_of_its_own(bench: Bench) -> None:
-    class DiskFull(Exception):
+    class DiskFullError(Exception):
         code = "disk-full"
 
     async def handler(_: Task) -> None:
-        raise DiskFull("no space")
+        raise DiskFullError("no space")
 
     assert error_of((await bench.run(handler)).value[0]) == {"code": "disk-full", "message": "no space"}
 
 
 @pytest.mark.parametrize("code", [42, "", None])
 async def test_a_code_that_is_no_word_is_none(bench: Bench, code: Any) -> None:
-    class Odd(Exception):
+    class OddError(Exception):
         pass
 
     async def handler(_: Task) -> None:
-        error = Odd("odd")
+        error = OddError("odd")
         error.code = code  # type: ignore[attr-defined]
         raise error
 
-    assert error_of((await bench.run(handler)).value[0])["code"] == "Odd"
+    assert error_of((await bench.run(handler)).value[0])["code"] == "OddError"
 
 
 async def test_a_task_error_ends_the_task_at_once(bench: Bench) -> None:
@@ -211,15 +211,15 @@ async def test_any_code_can_be_stored(bench: Bench) -> None:
 
 
 async def test_an_exception_that_cannot_even_be_written(bench: Bench) -> None:
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
     async def handler(_: Task) -> None:
-        raise Mute
+        raise MuteError
 
     call = await bench.run(handler)
-    assert error_of(call.value[0])["code"] == "Mute"
+    assert error_of(call.value[0])["code"] == "MuteError"
 
 
 async def test_a_time_limit(bench: Bench) -> None:
@@ -334,11 +334,11 @@ async def test_the_slot_of_a_function_that_goes_on_is_not_free(bench: Bench, gat
 
 
 async def test_a_callable_object_may_be_async(bench: Bench) -> None:
-    class Callable_:
+    class AsyncObject:
         async def __call__(self, task: Task) -> str:
             return task.uuid
 
-    assert (await bench.run(Callable_())).value.result == b'"t"'
+    assert (await bench.run(AsyncObject())).value.result == b'"t"'
 
 
 # Stopped from outside
@@ -374,6 +374,14 @@ async def test_closing_gives_back_what_runs(bench: Bench) -> None:
     await bench.executor.close()
     assert seen == ["cancelled"]
     assert bench.store.settled == [Call("give_back", "t", "1.x")]
+
+
+async def test_a_task_that_is_stopped_before_its_first_step_is_given_back(bench: Bench) -> None:
+    bench.start(waiting_handler(asyncio.Event(), []))
+    async with asyncio.timeout(2):
+        await bench.executor.close()
+    assert [call.name for call in bench.store.settled] == ["give_back"]
+    assert (bench.executor.running, bench.freed) == (0, 1)
 
 
 async def test_a_handler_that_finishes_despite_the_stop_has_its_result_stored(bench: Bench) -> None:
@@ -460,6 +468,7 @@ async def test_an_outage_does_not_hold_up_the_end_of_the_worker(bench: Bench) ->
 
     bench.store.hinder("finish", *[OUTAGE] * 1_000)
     bench.start(handler)
+    await until(lambda: len(bench.store.hindrances["finish"]) < 1_000, "the store was asked")
     async with asyncio.timeout(5):
         await bench.executor.close()
     assert (bench.executor.running, bench.freed) == (0, 1)

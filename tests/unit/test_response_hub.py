@@ -329,7 +329,7 @@ async def test_a_lost_message_is_found_by_the_slow_check(
 async def test_after_a_kill_everything_is_subscribed_again(hub: ResponseHub, store: Store) -> None:
     waiters = [await waiting(hub, store, uuid) for uuid in ("a", "b")]
     await until(lambda: hub.is_delivering, "the probe came through")
-    store.raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    store.raw.client_kill_filter(_type="pubsub")
     await until(lambda: hub.reconnects == 1 and hub.actual == 2, "both are subscribed again")
     for uuid, waiter in zip(("a", "b"), waiters, strict=True):
         assert subscribers(store, uuid) == 1

@@ -33,9 +33,10 @@ ASK_AGAIN_S: Final = 1
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
+RAW_FORMS: Final = (_FORM, _MULTIPART)
 # What callback senders call a JSON body.
 _RAW_JSON: Final = frozenset({"", "application/json", "text/plain", "text/json", "application/octet-stream"})
-_RAW_FIELDS: Final = ("uuid", "state", "lease")
+RAW_FIELDS: Final = ("uuid", "state", "lease")
 
 
 class Api:
@@ -137,7 +138,7 @@ async def _read_change(request: HttpRequest) -> ChangeRequest:
 
 async def _read_raw_change(request: HttpRequest, pairs: dict[str, str]) -> ChangeRequest:
     """The sender chooses its own format: the body is the result, and of the query only our own fields are read."""
-    fields: dict[str, Any] = {name: pairs[name] for name in _RAW_FIELDS if name in pairs}
+    fields: dict[str, Any] = {name: pairs[name] for name in RAW_FIELDS if name in pairs}
     body = b"" if request.method == "GET" else await _raw_result(request)
     if body:
         fields["result"] = Raw(body)

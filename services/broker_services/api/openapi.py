@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from broker_services.api import schemas
+from broker_services.api.calls import RAW_FIELDS, RAW_FORMS
 from broker_services.api.operations import OPERATIONS, Operation, Outcome
 from broker_services.api.problems import PROBLEMS
 
@@ -28,6 +29,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "ETag": "Changes with the answer.",
     "Allow": "The methods that the path takes.",
 }
+_RAW: Final = "With `raw=1` the body is the result, and the other fields are read from the query."
 _PROBLEM_HEADERS: Final[Mapping[int, str]] = {405: "Allow", 429: "Retry-After", 503: "Retry-After"}
 
 
@@ -60,11 +62,13 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
     }
     if operation.request is None:
         return document
+    schema = components[operation.request.__name__]
     if method == "POST":
         document["requestBody"] = _request_body(operation)
     else:
-        schema = components[operation.request.__name__]
         document["parameters"] += list(_query_parameters(schema))
+    if operation.raw:
+        document["parameters"] += _raw_parameters(schema if method == "POST" else {"properties": {}})
     return document
 
 
@@ -82,6 +86,15 @@ def _query_parameters(schema: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
         yield parameter
 
 
+def _raw_parameters(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`raw`, and the fields that are read from the query when the body is the result."""
+    fields = {name: member for name, member in schema["properties"].items() if name in RAW_FIELDS}
+    return [
+        {"name": name, "in": "query", "description": _RAW, "schema": member}
+        for name, member in {"raw": {"enum": ["1", "true"]}, **fields}.items()
+    ]
+
+
 def _is_plain(member: Mapping[str, Any]) -> bool:
     """Whether a member is a word or a number in the query; any other is JSON text."""
     kinds = [option.get("type") for option in member.get("anyOf", [member])]
@@ -93,7 +106,8 @@ def _request_body(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema}
     if operation.example:
         content["example"] = dict(operation.example)
-    return {"content": {"application/json": content}}
+    others: dict[str, Any] = {name: {"schema": {"type": "object"}} for name in RAW_FORMS} if operation.raw else {}
+    return {"content": {"application/json": content, **others}}
 
 
 def _responses(operation: Operation, method: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One path.
 
+    `raw` marks those that take a body of the sender's own format with `raw=1` in the query.
     `writes` marks those whose GET form changes something: it is guarded, may be switched off, and has no HEAD.
     `scope` is what an API key needs (issue of a later version). `headers` are request headers it looks at.
     """
@@ -38,6 +39,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     call: Call
     scope: str | None
     request: Any = None
+    raw: bool = False
     writes: bool = False
     outcomes: Mapping[int, Outcome]
     problems: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ OPERATIONS: Final = (
         call=calls.change_task_state,
         scope="complete",
         request=ChangeRequest,
+        raw=True,
         writes=True,
         outcomes={200: Outcome("Ended, now or with the same outcome before.", schemas.ChangedTask)},
         problems=(*_BODY_PROBLEMS, "task-not-found", "task-already-final", "lease-lost", "method-not-allowed"),

@@ -386,10 +386,10 @@ def test_a_raw_completion_without_a_uuid_is_refused(a: Caller) -> None:
 
 def test_a_hostile_raw_body_is_judged_quickly(a: Caller, task: str) -> None:
     """Brackets and quotes that never close: no check may take quadratic time."""
-    answer = a.change_raw(task, b"[" * 200 + b'"' + b'\\"' * 120_000, "application/json")
+    answer = a.change_raw(task, b"[" * 200 + b'"' + b'\\"' * 20_000, "application/json")
 
     assert answer.status_code in (400, 422)
-    assert answer.elapsed.total_seconds() < 3
+    assert answer.elapsed.total_seconds() < 1.5
 
 
 # cancelTask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -228,13 +229,13 @@ def _reset(connection: socket.socket) -> None:
 @pytest.mark.parametrize("leave", [_close, _reset], ids=["closed", "reset"])
 @pytest.mark.parametrize("path", ["/createTask", "/queryTaskState"])
 def test_the_wait_of_a_caller_that_is_gone_is_freed(
-    a: Caller, channels: Channels, uuid: str, queue: str, path: str, leave: object
+    a: Caller, channels: Channels, uuid: str, queue: str, path: str, leave: Callable[[socket.socket], None]
 ) -> None:
     a.create(uuid=uuid, queue=queue)
     query = f"uuid={uuid}&wait=90" + (f"&queue={queue}" if path == "/createTask" else "")
     with a.connection(request_head("GET", f"{path}?{query}")) as connection:
         channels.wait_for_listeners(f"{queue}-response-{uuid}")
-        leave(connection)  # type: ignore[operator]
+        leave(connection)
 
         channels.wait_until_left(f"{queue}-response-{uuid}", since_s=1.0)
 

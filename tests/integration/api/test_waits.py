@@ -189,6 +189,21 @@ def test_a_wait_goes_on_after_its_connection_was_cut(
         instance.wait_until_ready()
 
 
+def test_an_instance_is_ready_again_soon_after_a_cut(
+    a: Caller, channels: Channels, store: redis.Redis, uuid: str, queue: str
+) -> None:
+    """All instances lose their connections at the same moment: none may leave the balancer for longer than it takes."""
+    held = a.create_later(uuid=uuid, queue=queue)
+    channels.wait_for_listeners(f"{queue}-response-{uuid}")
+
+    store.client_kill_filter(_type="pubsub")
+
+    channels.wait_for_listeners(f"{queue}-response-{uuid}")
+    wait_until(lambda: a.call("GET", "/readyz").status_code == 200, "the instance is ready", deadline_s=2)
+    a.change(uuid)
+    held.result()
+
+
 def test_no_call_is_lost_when_every_connection_is_cut(
     a: Caller,
     b: Caller,

@@ -16,7 +16,7 @@ from broker.errors import (
 )
 from broker.task import TaskState
 from broker_services.api.messages import Language
-from broker_services.api.operations import OPERATIONS
+from broker_services.api.operations import OPERATIONS, Operation
 from broker_services.api.problems import PROBLEMS, HttpError, problem_answer
 
 CONTRACT = {
@@ -42,8 +42,8 @@ def test_every_code_is_one_of_the_contract_with_its_status(code: str) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_every_code_that_an_operation_documents_exists(operation: object) -> None:
-    assert set(operation.problems) <= PROBLEMS.keys()  # type: ignore[attr-defined]
+def test_every_code_that_an_operation_documents_exists(operation: Operation) -> None:
+    assert set(operation.problems) <= PROBLEMS.keys()
 
 
 def _document(error: BrokerError, language: Language = Language.ENGLISH) -> dict[str, object]:

@@ -1,0 +1,166 @@
+"""The Lua files as texts: headers that tell the truth, no globals, no copies, one caller each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+import broker
+from broker import naming
+from broker.store import scripts
+from broker.store.codes import Code
+from broker.store.scripts import Script
+
+PACKAGE = Path(broker.__file__).parent
+LUA = PACKAGE / "store" / "lua"
+NAMES = sorted(path.stem for path in LUA.glob("*.lua"))
+FRAGMENTS = sorted(path.stem for path in (LUA / "fragments").glob("*.lua"))
+
+KEYWORDS = {
+    *("and", "break", "do", "else", "elseif", "end", "false", "for", "function", "if", "in", "local", "nil", "not"),
+    *("or", "repeat", "return", "then", "true", "until", "while"),
+}
+# What Redis gives to scripts; anything else that is read or written without `local` is a leaked global.
+LIBRARY = {
+    *("redis", "KEYS", "ARGV", "math", "string", "table", "tonumber", "tostring", "ipairs", "pairs", "unpack", "type"),
+    "select",
+}
+
+
+def text_of(name: str) -> str:
+    return (LUA / f"{name}.lua").read_text()
+
+
+def header_of(name: str) -> str:
+    """The comment lines on top."""
+    lines = text_of(name).splitlines()[1:]
+    end = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    return "\n".join(lines[:end])
+
+
+def code_of(text: str) -> str:
+    """Without comments and strings."""
+    without_strings = re.sub(r"'(?:[^'\\\n]|\\.)*'", "''", text)
+    return re.sub(r"--.*", "", without_strings)
+
+
+def test_every_file_is_a_script_that_is_loaded() -> None:
+    assert sorted(script.name for script in scripts.ALL) == NAMES
+
+
+def test_every_fragment_is_used() -> None:
+    texts = [path.read_text() for path in LUA.rglob("*.lua")]
+    lines = [line for text in texts for line in re.findall(r"^-- @include (.*)$", text, re.MULTILINE)]
+    assert {name for line in lines for name in line.split()} == set(FRAGMENTS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_lists_keys_arguments_and_answers(name: str) -> None:
+    header = header_of(name)
+    for part in (r"^-- KEYS\[1\]\s+\S", r"^-- ARGV\s+\S", r"^-- returns\s+\S"):
+        assert re.search(part, header, re.MULTILINE), f"{name}: {part}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_header_lists_every_argument_that_is_read(name: str) -> None:
+    listed = {int(number) for number in re.findall(r"(?:ARGV|   )\s*(\d+) ", header_of(name))}
+    read = {int(number) for number in re.findall(r"ARGV\[(\d+)\]", text_of(name))}
+    assert read <= listed
+    if read:
+        assert listed == set(range(1, max(listed) + 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_flags(name: str) -> None:
+    """A full store takes no new tasks, and must drain by all other ways."""
+    expected = {"create_task": "#!lua", "read_task": "#!lua flags=no-writes", "find_ended": "#!lua flags=no-writes"}
+    assert text_of(name).splitlines()[0] == expected.get(name, "#!lua flags=allow-oom")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_key_is_the_first_of_one_slot(name: str) -> None:
+    script = Script(name)
+    arguments = script.command("{broker}:k", "a", 1, b"b", repeatable=False).arguments
+    assert arguments == ("EVALSHA", script.digest, 1, "{broker}:k", "a", 1, b"b")
+    assert len(script.digest) == 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_text_is_sent_where_the_digest_is_unknown(name: str) -> None:
+    script = Script(name)
+    command = script.command("k", "a", repeatable=True)
+    assert command.repeatable
+    assert command.if_unknown is not None
+    assert command.if_unknown() == ("EVAL", script.source, 1, "k", "a")
+
+
+@pytest.mark.parametrize("path", sorted(LUA.rglob("*.lua")), ids=lambda path: path.stem)
+def test_no_script_spells_a_name(path: Path) -> None:
+    code = re.sub(r"--.*", "", path.read_text())
+    assert naming.KEY_PREFIX not in code
+    assert "broker" not in code
+    assert naming.REQUEST_INFIX not in code
+    assert naming.RESPONSE_INFIX not in code
+
+
+@pytest.mark.parametrize("path", sorted(LUA.rglob("*.lua")), ids=lambda path: path.stem)
+def test_no_script_decodes_json_or_searches_for_keys(path: Path) -> None:
+    code = code_of(path.read_text())
+    assert "cjson" not in code
+    assert not re.search(r"'(KEYS|SCAN)'", path.read_text())
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_a_script_gets_the_names_and_codes_that_it_uses_and_no_others(script: Script) -> None:
+    given = re.findall(r"^local ([A-Z_]+) = (\S+)$", script.source, re.MULTILINE)
+    codes = {name: int(value) for name, value in given if value.isdigit() and name in Code.__members__}
+    assert codes == {name: Code[name].value for name in codes}
+    body = code_of(script.source)
+    for name, _ in given:
+        assert len(re.findall(rf"\b{name}\b", body)) > 1, f"{name} is given, but not used"
+    for code in Code:
+        if re.search(rf"\b{code.name}\b", code_of(text_of(script.name))):
+            assert code.name in codes
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_no_fragment_is_joined_in_twice(script: Script) -> None:
+    functions = re.findall(r"^local function (\w+)", script.source, re.MULTILINE)
+    assert len(functions) == len(set(functions))
+
+
+@pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
+def test_no_script_leaks_a_global(script: Script) -> None:
+    """The server refuses globals only when that line runs; here every line is looked at."""
+    code = code_of(script.source.partition("\n")[2])
+    declared = set[str]()
+    for names in re.findall(r"\blocal\s+(?!function\b)([\w\s,]+?)(?:=|\n|$)", code):
+        declared |= {name.strip() for name in names.split(",")}
+    for name, parameters in re.findall(r"\bfunction\s+(\w+)?\s*\(([^)]*)\)", code):
+        declared |= {name, *[parameter.strip() for parameter in parameters.split(",")]}
+    for names in re.findall(r"\bfor\s+([\w\s,]+?)\s*(?:=|\bin\b)", code):
+        declared |= {name.strip() for name in names.split(",")}
+    fields = set(re.findall(r"[.:]\s*(\w+)", code)) | set(re.findall(r"[{,]\s*(\w+)\s*=[^=]", code))
+    used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", code))
+    assert used - declared - KEYWORDS - LIBRARY - fields == set()
+
+
+def test_every_script_compiles(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        for script in scripts.ALL:
+            assert client.script_load(script.source) == script.digest
+
+
+def test_each_script_has_one_caller() -> None:
+    """A second one would be a second idea of its arguments."""
+    sources = {path: path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "scripts.py"}
+    for name in NAMES:
+        callers = [
+            (path.name, count)
+            for path, text in sources.items()
+            if (count := len(re.findall(rf"scripts\.{name.upper()}\b(?!\.source)", text)))
+        ]
+        assert [count for _, count in callers] == [1], f"{name}: {callers}"

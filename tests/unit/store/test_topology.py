@@ -1,0 +1,221 @@
+"""From URLs to connections: what each part means, what is refused, and that sockets of each kind connect."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigurationError
+from broker.store.link import Command, Link
+from broker.store.topology import Topology
+from tests.support.server import OwnServer
+
+
+@pytest.mark.parametrize(
+    ("url", "topology"),
+    [
+        ("redis://localhost:6379/0", Topology(host="localhost")),
+        ("redis://h", Topology(host="h")),
+        ("redis://", Topology()),
+        ("redis://h:7000/3", Topology(host="h", port=7000, database=3)),
+        ("redis://h?db=3", Topology(host="h", database=3)),
+        ("redis://:secret@h", Topology(host="h", password="secret")),
+        ("redis://user:secret@h", Topology(host="h", username="user", password="secret")),
+        ("redis://us%40er:p%3A%2F%40%20%25@h", Topology(host="h", username="us@er", password="p:/@ %")),
+        ("redis://:%E6%97%A5@h", Topology(host="h", password="日")),
+        ("redis://[::1]:7000", Topology(host="::1", port=7000)),
+        ("unix:///run/redis.sock", Topology(path="/run/redis.sock")),
+        ("unix://user:secret@/run/redis.sock?db=2",
+         Topology(path="/run/redis.sock", username="user", password="secret", database=2)),
+    ],
+)  # fmt: skip
+def test_what_a_url_means(url: str, topology: Topology) -> None:
+    assert Topology.from_url(url) == topology
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis://h:port",
+        "redis://h:99999",
+        "redis://[::1",
+        "redis://h/name",
+        "redis://h?db=name",
+        "redis://h?socket_timeout=soon",
+        "rediss://h?ssl_ca_certs=/no/such/file",
+        "rediss://h?ssl_certfile=/no/such/file",
+        "rediss://h?ssl_cert_reqs=perhaps",
+    ],
+)
+def test_what_is_refused_with_a_sentence(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Topology.from_url(url)
+    assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize("kind", ["redis+sentinel", "redis+cluster"])
+def test_what_this_version_does_not_connect_to(kind: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"not supported .* redis://, rediss:// or unix://"):
+        Topology.from_url(f"{kind}://h:26379,i:26379/service/0")
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@h:port", "redis+sentinel://:secret@h", "http://:secret@h"])
+def test_a_refusal_tells_no_password(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Topology.from_url(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_address_tells_no_password() -> None:
+    assert Topology.from_url("redis://user:secret@h:7").address == "h:7"
+    assert Topology.from_url("unix://user:secret@/run/redis.sock").address == "/run/redis.sock"
+
+
+# TLS
+
+
+def test_tls_checks_certificates_by_default() -> None:
+    tls = Topology.from_url("rediss://h").tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert Topology.from_url("redis://h").tls is None
+
+
+def test_tls_without_checks_has_to_be_asked_for() -> None:
+    tls = Topology.from_url("rediss://h?ssl_cert_reqs=none").tls
+    assert tls is not None
+    assert (tls.verify_mode, tls.check_hostname) == (ssl.CERT_NONE, False)
+
+
+# Greetings
+
+
+@pytest.mark.parametrize(
+    ("topology", "hello"),
+    [
+        (Topology(), ("HELLO", 3, "SETNAME", "me")),
+        (Topology(password="pw"), ("HELLO", 3, "AUTH", "default", "pw", "SETNAME", "me")),
+        (Topology(username="u", password="pw"), ("HELLO", 3, "AUTH", "u", "pw", "SETNAME", "me")),
+        (Topology(password=""), ("HELLO", 3, "AUTH", "default", "", "SETNAME", "me")),
+    ],
+)
+def test_a_greeting_logs_in(topology: Topology, hello: tuple[str | int, ...]) -> None:
+    assert topology.greeting("me") == [hello, ("PING",)]
+
+
+def test_a_greeting_selects_the_database() -> None:
+    assert Topology(database=3).greeting("me")[1] == ("SELECT", 3)
+
+
+# Connections
+
+
+@pytest.fixture
+async def closing() -> AsyncIterator[AsyncExitStack]:
+    """Closes at the end what the test opened."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def opened(url: str, closing: AsyncExitStack) -> Link:
+    link = Link(Topology.from_url(url), name="test")
+    closing.push_async_callback(link.close)
+    await link.open()
+    return link
+
+
+async def test_a_unix_socket(own_server: OwnServer, tmp_path: Path, closing: AsyncExitStack) -> None:
+    path = tmp_path / "redis.sock"
+    own_server(options={"unixsocket": str(path), "requirepass": "se/cret"})
+    link = await opened(f"unix://:se%2Fcret@{path}?db=2", closing)
+    assert await link.send(Command(("ECHO", "x"))) == b"x"
+    assert b"db=2" in await link.send(Command(("CLIENT", "INFO")))
+
+
+async def test_a_database_of_its_own(redis_url: str, closing: AsyncExitStack) -> None:
+    third = await opened(redis_url.removesuffix("/0") + "/3", closing)
+    first = await opened(redis_url, closing)
+    await third.send(Command(("SET", "k", "v")))
+    assert await first.send(Command(("GET", "k"))) is None
+    assert await third.send(Command(("GETDEL", "k"))) == b"v"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a certificate for 127.0.0.1 that is its own authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+        "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem"
+    )
+    try:
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("There is no openssl to make a certificate with.")
+    return folder
+
+
+@pytest.fixture
+async def tls_port(redis_url: str, certificate: Path, closing: AsyncExitStack) -> int:
+    """A port that takes TLS in front of the empty server: not every server is built with it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    target = Topology.from_url(redis_url)
+    conversations: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        conversations.add(task)
+        server_reader, server_writer = await asyncio.open_connection(target.host, target.port)
+        try:
+            await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            for each in (server_writer, writer):
+                each.transport.abort()
+
+    server = await asyncio.start_server(converse, "127.0.0.1", 0, ssl=context)
+
+    async def stop() -> None:
+        server.close()
+        for conversation in conversations:
+            conversation.cancel()
+        await asyncio.gather(*conversations, return_exceptions=True)
+
+    closing.push_async_callback(stop)
+    port: int = server.sockets[0].getsockname()[1]
+    return port
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+    raise ConnectionResetError
+
+
+async def test_tls_with_a_known_authority(tls_port: int, certificate: Path, closing: AsyncExitStack) -> None:
+    link = await opened(f"rediss://127.0.0.1:{tls_port}?ssl_ca_certs={certificate / 'cert.pem'}", closing)
+    assert await link.send(Command(("ECHO", "x" * 100_000))) == b"x" * 100_000
+
+
+async def test_tls_without_checks(tls_port: int, closing: AsyncExitStack) -> None:
+    link = await opened(f"rediss://127.0.0.1:{tls_port}?ssl_cert_reqs=none", closing)
+    assert await link.send(Command(("ECHO", "x"))) == b"x"
+
+
+async def test_tls_with_an_unknown_authority(tls_port: int, closing: AsyncExitStack) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's side of the failed handshake
+    link = Link(Topology.from_url(f"rediss://127.0.0.1:{tls_port}"), name="test")
+    with pytest.raises(Exception, match=r"(?i)certificate"):
+        await link.open(timeout=0.5)
