@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -248,10 +249,24 @@ class Broker:
         try:
             return await self.queries.read(last_known.uuid)
         except StoreUnavailableError:
+            if last_known.state.is_terminal:
+                # It has ended, but how is stored where nobody can look now.
+                raise
             return last_known
 
 
 def _last_known(created: Created, queue: str) -> StoredTask:
     """What is certain of a task that was confirmed but never read; only told when the store is away."""
-    document = msgspec.json.encode({"uuid": created.uuid, "queue": queue, "state": created.state, "attempt": 0})
-    return StoredTask(created.uuid, queue, created.seal, created.state, document)
+    document = {
+        "uuid": created.uuid,
+        "queue": queue,
+        "state": created.state,
+        "attempt": created.attempt,
+        "created_at": _rfc3339(created.created_ms),
+        "expires_at": _rfc3339(created.expires_ms),
+    }
+    return StoredTask(created.uuid, queue, created.seal, created.state, msgspec.json.encode(document))
+
+
+def _rfc3339(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -23,6 +23,7 @@ class Creation:
     def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
         self._new = new
         self._created: Created | None = None
+        self._error: Exception | None = None
         self._confirmed: asyncio.Future[None] | None = None
         self.waiter: Waiter = hub.join(new.queue, new.uuid, new.seal, wait_s)
         hub.hand(create_command(new, wants_document=False), self)
@@ -33,6 +34,8 @@ class Creation:
         Raises:
             TaskConflictError, IdempotencyMismatchError, StoreUnavailableError
         """
+        if self._error is not None:
+            raise self._error
         if self._created is None:
             self._confirmed = asyncio.get_running_loop().create_future()
             await self._confirmed
@@ -59,6 +62,7 @@ class Creation:
 
     def fail(self, error: Exception) -> None:
         """The create was refused, or nobody knows whether it happened."""
+        self._error = error
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(error)
         else:

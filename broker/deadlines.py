@@ -9,6 +9,8 @@ import asyncio
 from typing import Final, Protocol
 
 TICK_S: Final = 0.05
+MOST_S: Final = 10 * 365 * 86_400.0
+"""Longer timeouts, infinity included, count as this one."""
 
 
 class Expiring(Protocol):
@@ -34,7 +36,7 @@ class Deadlines:
     def start(self, item: Expiring, timeout: float) -> int:
         """Has `item.expire()` called after `timeout` seconds; the number returned stops it."""
         now = self.loop.time()
-        tick = int((now + timeout) / TICK_S) + 1
+        tick = int((now + min(max(timeout, 0.0), MOST_S)) / TICK_S) + 1
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = set()
@@ -61,6 +63,13 @@ class Deadlines:
         last_tick = int(self.loop.time() / TICK_S)
         for tick in range(self._next_tick, last_tick + 1):
             for item in self._due.pop(tick, ()):
-                item.expire()
+                self._expire(item)
         self._next_tick = last_tick + 1
         self._timer = self.loop.call_at(self._next_tick * TICK_S, self._run) if self._due else None
+
+    def _expire(self, item: Expiring) -> None:
+        try:
+            item.expire()
+        except Exception as error:
+            # One defect must not take the time from all the others.
+            self.loop.call_exception_handler({"message": "A timeout failed.", "exception": error})

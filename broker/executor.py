@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import msgspec
 import orjson
 
 from broker import values
+from broker.background import Background
 from broker.deadlines import Deadlines
 from broker.errors import (
     BrokerError,
@@ -67,6 +69,7 @@ class Attempt:
         self.claimed = claimed
         self.handler = handler
         self.stop: Stop | None = None
+        self.is_running = False
         self.is_settling = False
         self.runner: asyncio.Task[None] | None = None
         self._transitions = transitions
@@ -77,7 +80,8 @@ class Attempt:
         """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
         if self.stop is None and not self.is_settling:
             self.stop = reason
-            if self.runner is not None:
+            # A runner that has not begun sees the reason when it does.
+            if self.is_running and self.runner is not None:
                 self.runner.cancel()
 
     def expire(self) -> None:
@@ -122,7 +126,9 @@ class Executor:
         self._transitions = transitions
         self._lease_ms = milliseconds(settings.lease_s)
         self._max_bytes = settings.max_body_bytes
+        # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
         self._attempts: dict[str, Attempt] = {}
+        self._background = Background()
         self._deadlines = Deadlines(asyncio.get_running_loop())
 
     @property
@@ -133,14 +139,14 @@ class Executor:
     def start(self, claimed: Claimed, handler: Handler, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
         """Starts an attempt; `on_end` is called once its slot is free again."""
         attempt = Attempt(claimed, handler, self._transitions, lease_ms=self._lease_ms, max_bytes=self._max_bytes)
-        self._attempts[claimed.uuid] = attempt
+        self._attempts[claimed.lease] = attempt
         attempt.runner = asyncio.create_task(self._run(attempt, threads, on_end), name=f"task {claimed.uuid}")
 
-    def end(self, uuid: str) -> None:
-        """Somebody else ended the task: its handler is told."""
-        attempt = self._attempts.get(uuid)
-        if attempt is not None:
-            attempt.halt(Stop.ENDED)
+    def check(self, uuid: str) -> None:
+        """Somebody says that the task was ended elsewhere: if the store says so too, its handler is told."""
+        for attempt in self._attempts.values():
+            if attempt.claimed.uuid == uuid:
+                self._background.spawn(_renew(attempt), f"check of task {uuid}")
 
     async def close(self) -> None:
         """Stops what still runs and gives it back, its attempt not counted.
@@ -159,6 +165,7 @@ class Executor:
             await self.until_idle()
         finally:
             self._deadlines.close()
+            await self._background.cancel()
 
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
@@ -170,13 +177,11 @@ class Executor:
         """Extends the leases of everything that runs here, several times a lease."""
         while True:
             await asyncio.sleep(self._lease_ms / 1_000 / RENEWALS_PER_LEASE)
-            renewals = [attempt.renew() for attempt in self._attempts.values()]
-            # Each failure has stopped its own attempt, or is an outage that the next round may find over.
-            await asyncio.gather(*renewals, return_exceptions=True)
+            await asyncio.gather(*[_renew(attempt) for attempt in self._attempts.values()])
 
     async def _run(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
         try:
-            end = await self._execute(attempt, threads, on_end)
+            end = attempt.stop or await self._execute(attempt, threads, on_end)
             await self._settle(attempt, end)
         except asyncio.CancelledError:
             log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
@@ -184,8 +189,8 @@ class Executor:
             # The lease will run out and the sweep will take over.
             log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, error)  # noqa: TRY400
         finally:
-            self._attempts.pop(attempt.claimed.uuid, None)
-            if threads is None:
+            self._attempts.pop(attempt.claimed.lease, None)
+            if threads is None or not attempt.is_running:
                 on_end()
 
     # Run
@@ -195,6 +200,7 @@ class Executor:
     ) -> Completion | Failure | Stop | None:
         """Runs the handler. None: deferred to a third party."""
         tick = self._deadlines.start(attempt, attempt.handler.timeout_s)
+        attempt.is_running = True
         try:
             result = await _call(attempt.handler, _task(attempt), threads, on_end)
         except asyncio.CancelledError:
@@ -260,6 +266,12 @@ def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
     return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
 
 
+async def _renew(attempt: Attempt) -> None:
+    # A lost lease has stopped the attempt already; an outage may be over at the next round.
+    with contextlib.suppress(BrokerError):
+        await attempt.renew()
+
+
 async def _nothing() -> None:
     """The task is somebody else's: there is nothing to store."""
 
@@ -286,7 +298,7 @@ def _failure_of(error: Exception) -> Failure:
     code = getattr(error, "code", None)
     return _failure(
         code if isinstance(code, str) and code else type(error).__name__,
-        str(error),
+        _text_of(error),
         details=getattr(error, "details", None),
         may_retry=bool(getattr(error, "retry", True)),
     )
@@ -301,6 +313,13 @@ def _failure(code: str, message: str, *, may_retry: bool, details: Any = None) -
         plain = TaskFailure(_printable(failure.code), _printable(failure.message))
         text = values.dump(_members(plain), "error", max_bytes=ERROR_MAX_BYTES)
     return Failure(text, may_retry)
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "The error has no text."
 
 
 def _members(failure: TaskFailure) -> dict[str, Any]:

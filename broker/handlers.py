@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ DEFAULT_CONCURRENCY: Final = 16
 DEFAULT_TIMEOUT_S: Final = 300.0
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MOST_S: Final = 60.0
+MOST_DOUBLINGS: Final = 10
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -39,8 +41,10 @@ class Handler(msgspec.Struct, frozen=True):
         for name, value in (("concurrency", self.concurrency), ("max_attempts", self.max_attempts)):
             if value < 1:
                 raise ConfigurationError(f"The handler of {self.queue} has {name}={value}; it must be at least 1.")
-        if not self.timeout_s > 0:
-            raise ConfigurationError(f"The handler of {self.queue} has timeout={self.timeout_s}; it must be positive.")
+        if not 0 < self.timeout_s < math.inf:
+            raise ConfigurationError(
+                f"The handler of {self.queue} has timeout={self.timeout_s}; it must be a positive number of seconds."
+            )
         if not callable(self.function):
             raise ConfigurationError(f"The handler of {self.queue} is {self.function!r}, which cannot be called.")
 
@@ -65,7 +69,7 @@ class ThreadLane:
     async def run(self, task: Task, on_end: Callable[[], None]) -> Any:
         """Runs the function in a thread; `on_end` is called on the loop once the thread is free again."""
         loop = asyncio.get_running_loop()
-        work: Future[Any] = self._pool.submit(self._handler.function, task)
+        work: Future[Any] = self._pool.submit(_call, self._handler.function, task)
         work.add_done_callback(lambda _: _call_if_open(loop, on_end))
         return await asyncio.wrap_future(work)
 
@@ -76,10 +80,19 @@ class ThreadLane:
 
 def retry_delay_s(attempt: int) -> float:
     """Seconds before the attempt after `attempt`: 1 s doubling to 60 s, the upper half of it jittered."""
-    delay = min(BACKOFF_FIRST_S * 2.0 ** (attempt - 1), BACKOFF_MOST_S)
+    doublings = min(attempt - 1, MOST_DOUBLINGS)
+    delay = min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MOST_S)
     return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _call_if_open(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(callback)
+
+
+def _call(function: HandlerFunction, task: Task) -> Any:
+    try:
+        return function(task)
+    except StopIteration as error:
+        # No future can carry it.
+        raise RuntimeError("The handler raised StopIteration.") from error

@@ -125,6 +125,11 @@ def retained_key() -> str:
     return KEY_PREFIX + "retained"
 
 
+def ended_key() -> str:
+    """Sorted set: ended tasks, by when they ended, in milliseconds."""
+    return KEY_PREFIX + "ended"
+
+
 def retained_bytes_key() -> str:
     """String: about how many bytes the records of ended tasks take."""
     return KEY_PREFIX + "retained-bytes"

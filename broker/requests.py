@@ -34,7 +34,9 @@ Uuid = Annotated[str, Meta(pattern=naming.UUID_PATTERN, description="Names one t
 Queue = Annotated[
     str, Meta(pattern=naming.QUEUE_PATTERN, description="Shared by tasks and workers.", examples=["createbranch"])
 ]
-Wait = Annotated[float, Meta(ge=0, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])]
+Wait = Annotated[
+    float, Meta(ge=0, le=MOST_SECONDS, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])
+]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Delay = Annotated[float, Meta(ge=0, le=MOST_SECONDS, description="Seconds until the task may be claimed.")]
 JsonValue = Annotated[Raw, Meta(description="Any JSON value; it comes back byte for byte.")]
@@ -88,7 +90,7 @@ class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Reads a task, holding until it has ended where `wait` asks for it."""
 
     uuid: Uuid
-    wait: Wait = 0
+    wait: Wait | None = None
 
 
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,5 +246,9 @@ def _idempotency_digest(queue: str, key: str | None) -> str | None:
             f"`Idempotency-Key` must have 1 to {naming.IDEMPOTENCY_KEY_MAX_CHARS} characters, not {len(key)}.",
             field="Idempotency-Key",
         )
-    digest = hashlib.blake2b(f"{queue}\0{key}".encode(), digest_size=24).digest()
+    try:
+        text = f"{queue}\0{key}".encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("`Idempotency-Key` holds a lone surrogate.", field="Idempotency-Key") from None
+    digest = hashlib.blake2b(text, digest_size=24).digest()
     return base64.urlsafe_b64encode(digest).decode()

@@ -9,6 +9,7 @@ only then read again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import deque
@@ -111,9 +112,11 @@ class ResponseHub:
         self._leave_timer: asyncio.TimerHandle | None = None
         self._background = Background()
         self._probe_heard = asyncio.Event()
+        self._probe_soon = asyncio.Event()
         self._last_probe_heard: float | None = None
         self._is_confirmed = False
         self._held = 0
+        self._is_ending = False
         self.rescued = 0
         self._link = Link(
             topology,
@@ -186,7 +189,7 @@ class ResponseHub:
             channel = self._channels[name] = Channel(queue, uuid, self._loop.time())
             self._to_join.append(name)
             self._link.flush_soon()
-        waiter = Waiter(channel, DeferredResult(timeout, self.deadlines), seal)
+        waiter = Waiter(channel, DeferredResult(0 if self._is_ending else timeout, self.deadlines), seal)
         channel.waiters.add(waiter)
         self._held += 1
         return waiter
@@ -218,7 +221,8 @@ class ResponseHub:
         await self._link.send(Command(("PING",), repeatable=True))
 
     def end_all(self) -> None:
-        """Ends every held wait as if its time were over."""
+        """Ends every held wait as if its time were over, and those that still come soon after they do."""
+        self._is_ending = True
         for channel in list(self._channels.values()):
             for waiter in list(channel.waiters):
                 waiter.deferred.expire()
@@ -338,6 +342,7 @@ class ResponseHub:
         try:
             await self.confirm()
             self._is_confirmed = True
+            self._probe_soon.set()
             await self._check(list(self._channels.values()))
         except (StoreUnavailableError, StoreError) as error:
             log.warning("Waits could not be checked after a reconnect (%s); a later check will.", error)
@@ -363,9 +368,13 @@ class ResponseHub:
 
     async def _probe_forever(self) -> None:
         while True:
-            if self._link.is_connected:
+            # A reconnect is probed at once: an instance that hears again should be ready again.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_EVERY_S):
+                    await self._probe_soon.wait()
+            self._probe_soon.clear()
+            if self._is_confirmed:
                 await self._probe_once()
-            await asyncio.sleep(PROBE_EVERY_S if self.is_delivering else LEAVE_CHECK_S)
 
     async def _probe_once(self) -> None:
         """Publishes by the normal path; a connection that answers PING but hears nothing of it is dropped."""

@@ -21,10 +21,12 @@ ABSENT: Final = b""
 
 MAX_NESTING: Final = 128
 
+_OPENING: Final = frozenset({b"[", b"{"})
+_CLOSING: Final = frozenset({b"]", b"}"})
 # 2^63 has 19 digits: a number with fewer cannot leave 64 bits.
 _long_number = re.compile(rb"[0-9]{19}")
-_string = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_bracket = re.compile(rb"[\[\]{}]")
+# Strings, ended or not, are skipped as a whole and possessively: a quote that never ends must not cost quadratic time.
+_string_or_bracket = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 def check(raw: bytes, field: str, *, max_bytes: int) -> Any:
@@ -91,8 +93,11 @@ def check_nesting(raw: bytes, field: str, *, most: int = MAX_NESTING) -> None:
     if raw.count(b"[") + raw.count(b"{") <= most:
         return
     depth = 0
-    for bracket in _bracket.finditer(_string.sub(b"", raw)):
-        depth += 1 if bracket.group() in b"[{" else -1
+    for token in _string_or_bracket.finditer(raw):
+        if token.group() in _OPENING:
+            depth += 1
+        elif token.group() in _CLOSING:
+            depth -= 1
         if depth > most:
             raise InvalidRequestError(f"`{field}` is nested deeper than {most} levels.", field=field)
 

@@ -133,7 +133,7 @@ class _WorkerProcess:
             worker=self._name,
             queues=list(self._lanes),
             on_ring=self._ring,
-            on_ended=self._executor.end,
+            on_ended=self._executor.check,
         )
         self._wake = asyncio.Event()
         self._is_stopping = False

@@ -215,6 +215,7 @@ class Link:
         self._connection: _Connection | None = None
         self._waiting: deque[_Call] = deque()
         self._flush_is_due = False
+        self._is_closed = False
         self._connected = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
@@ -257,6 +258,7 @@ class Link:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError, ConfigurationError):
                 await self._keeper
+        self._is_closed = True
         for call in self._waiting:
             call.receiver.fail(self._unavailable(call))
         self._waiting.clear()
@@ -273,6 +275,9 @@ class Link:
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         """The same for a receiver that is told of the reply, or of the error, instead of awaiting it."""
+        if self._is_closed:
+            receiver.fail(StoreUnavailableError("The connection to Redis has been closed here."))
+            return
         if self._outstanding() >= MOST_OUTSTANDING:
             receiver.fail(StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
             return
@@ -389,6 +394,8 @@ class Link:
         try:
             hello = everything.result()[0]
         except StoreError as error:
+            if "max number of clients" in str(error):
+                raise StoreUnavailableError(f"{self._topology.address} has no place for another client.") from None
             raise _unusable(self._topology, str(error)) from None
         _check_server(self._topology, hello)
 
@@ -446,14 +453,16 @@ def _unusable(topology: Topology, reason: str) -> ConfigurationError:
     )
 
 
-def _check_server(topology: Topology, hello: dict[bytes, Any]) -> None:
+def _check_server(topology: Topology, hello: Reply) -> None:
     """Refuses a server that is too old (a setting to change) or a replica (which may pass, after a failover)."""
-    kind = hello[b"server"].decode()
-    version = hello[b"version"].decode()
+    try:
+        kind, version, role = hello[b"server"].decode(), hello[b"version"].decode(), hello[b"role"]
+    except (TypeError, KeyError, AttributeError):
+        raise _unusable(topology, "its greeting is not that of a Redis server") from None
     oldest = OLDEST_SERVER.get(kind, (7, 0))
     if tuple(int(part) for part in version.split(".")[:2]) < oldest:
         raise ConfigurationError(
             f"{topology.address} runs {kind} {version}; Redis 7.0 or Valkey 7.2 is the oldest that works here."
         )
-    if hello[b"role"] != b"master":
+    if role != b"master":
         raise StoreUnavailableError(f"{topology.address} is a replica, not a master.")

@@ -27,6 +27,7 @@ _NAMES: Final[Mapping[str, str]] = {
     "LEASES": naming.leases_key(),
     "EXPIRING": naming.expiring_key(),
     "RETAINED": naming.retained_key(),
+    "ENDED": naming.ended_key(),
     "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),

@@ -33,6 +33,9 @@ class Created(msgspec.Struct, frozen=True):
     is_new: bool
     seal: str
     state: TaskState
+    attempt: int
+    created_ms: int
+    expires_ms: int
     document: bytes | None
 
 
@@ -106,7 +109,16 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         raise IdempotencyMismatchError(
             "This Idempotency-Key already stands for another request of the queue: use a new key for a new request."
         )
-    return Created(uuid, code == Code.CREATED, reply[2].decode(), TaskState(reply[3].decode()), reply[4])
+    return Created(
+        uuid=uuid,
+        is_new=code == Code.CREATED,
+        seal=reply[2].decode(),
+        state=TaskState(reply[3].decode()),
+        attempt=int(reply[4]),
+        created_ms=int(reply[5]),
+        expires_ms=int(reply[6]),
+        document=reply[7],
+    )
 
 
 class Transitions:

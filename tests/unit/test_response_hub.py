@@ -158,6 +158,31 @@ async def test_a_channel_is_left_two_seconds_after_its_last_waiter(hub: Response
     assert (hub.held, hub.desired, hub.leaked) == (0, 0, 0)
 
 
+async def test_the_channel_of_an_ended_task_is_left_at_once(hub: ResponseHub, store: Store) -> None:
+    waiter = await waiting(hub, store)
+    await store.transitions.finish("t", succeeded())
+    await settled(waiter)
+    hub.leave(waiter)
+    assert hub.desired == 0
+    await until(lambda: subscribers(store) == 0, "nobody is subscribed any more", deadline_s=1)
+    await until(lambda: hub.actual == hub.leaked == 0, "the hub knows")
+
+
+async def test_who_joins_while_the_channel_is_being_left_is_subscribed(hub: ResponseHub, store: Store) -> None:
+    waiter = await waiting(hub, store)
+    await store.transitions.finish("t", succeeded())
+    await settled(waiter)
+    for _ in range(5):
+        hub.leave(waiter)
+        waiter = hub.join("q", "t", waiter.seal, 20)
+        waiter.channel.has_ended = True
+    await hub.confirm()
+    assert (hub.actual, hub.desired, subscribers(store)) == (1, 1, 1)
+    hub.leave(waiter)
+    await until(lambda: subscribers(store) == 0, "nobody is subscribed any more")
+    await until(lambda: hub.actual == 0, "the hub knows")
+
+
 async def test_who_comes_back_at_once_finds_the_subscription(hub: ResponseHub, store: Store) -> None:
     first = await waiting(hub, store)
     subscribed = store.raw.info("commandstats")["cmdstat_subscribe"]["calls"]
@@ -326,7 +351,11 @@ async def test_a_lost_message_is_found_by_the_slow_check(
 # Lost connections
 
 
-async def test_after_a_kill_everything_is_subscribed_again(hub: ResponseHub, store: Store) -> None:
+async def test_after_a_kill_everything_is_subscribed_again(
+    redis_url: str, store: Store, open_hub: OpenHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(response_hub, "PROBE_EVERY_S", 0.1)
+    hub = await open_hub(redis_url)
     waiters = [await waiting(hub, store, uuid) for uuid in ("a", "b")]
     await until(lambda: hub.is_delivering, "the probe came through")
     store.raw.client_kill_filter(_type="pubsub")

@@ -11,6 +11,8 @@
 local worker, secret, now = ARGV[1], ARGV[2], now_ms()
 local now_text, lease_end = integer(now), integer(now + ARGV[3])
 local claimed, leases = {}, {}
+-- Members that may be looked at in one call, should many have expired: the server has other callers.
+local most_looks = 1000
 
 local function read_claimable(uuid)
   local found = redis.call('HMGET', TASK .. uuid, 'state', 'attempt', 'created', 'expires', 'max_attempts', 'size',
@@ -43,8 +45,9 @@ end
 local function claim_from(queue, wanted, max_attempts)
   local goal = #claimed + wanted
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
-  while #claimed < goal do
-    local popped = redis.call('ZPOPMIN', PENDING .. queue, goal - #claimed)
+  while #claimed < goal and most_looks > 0 do
+    local popped = redis.call('ZPOPMIN', PENDING .. queue, math.min(goal - #claimed, most_looks))
+    most_looks = most_looks - #popped / 2
     if #popped == 0 then
       return
     end

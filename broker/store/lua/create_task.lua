@@ -7,14 +7,16 @@
 --           5 payload fingerprint   6 priority 0-9   7 delay ms   8 time to live ms   9 retention ms
 --           10 max attempts ("" for the handler's)   11 seal   12 idempotency digest ("" for none)
 --           13 "1" when the reply should carry the task JSON   14 retry_of ("" for none)
--- returns   {CREATED | ATTACHED, uuid, seal, state, task JSON or false}, or {CONFLICT | MISMATCH, uuid}
+-- returns   {CREATED | ATTACHED, uuid, seal, state, attempt, created ms, expires ms, task JSON or false},
+--           or {CONFLICT | MISMATCH, uuid}
 --
 -- @include clock integer record task_json enqueue
 local uuid, chosen, queue, payload, fingerprint = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[5]
 local idempotency, wants_document = ARGV[12], ARGV[13] == '1'
 
 local function reply(code, record)
-  return { code, uuid, record.seal, record.state, wants_document and task_json(uuid, record) }
+  return { code, uuid, record.seal, record.state, record.attempt, record.created, record.expires,
+    wants_document and task_json(uuid, record) }
 end
 
 local function is_same_request(record)

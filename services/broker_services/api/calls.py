@@ -19,7 +19,9 @@ from broker.requests import CancelRequest, ChangeRequest, CreateRequest, QueryRe
 from broker.store.queries import StoredTask
 from broker.store.transitions import Changed
 from broker_services.api.answers import Answer, Header, etag_matches, etag_of, json_answer
-from broker_services.api.http_request import DisconnectWatch, HttpRequest
+from broker_services.api.bodies import Bodies
+from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.http_request import HttpRequest
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError
 from broker_services.api.task_body import changed_body, task_body
@@ -50,6 +52,17 @@ class Api:
         self.broker = broker
         self.settings = broker.settings
         self.is_draining = False
+        self.bodies = Bodies(
+            max_bytes=self.settings.max_body_bytes,
+            timeout_s=self.settings.body_timeout_s,
+            deadlines=broker.hub.deadlines,
+        )
+
+    def drain(self) -> None:
+        """Answers what is held, and has what still comes answered at once: this process ends."""
+        self.is_draining = True
+        self.bodies.end_all()
+        self.broker.hub.end_all()
 
     def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
@@ -97,7 +110,7 @@ def _idempotency_key(request: HttpRequest) -> str | None:
 async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     """GET /queryTaskState."""
     asked = request.read_query(QueryRequest)
-    wait, applied = api.wait_s(request, asked.wait or None, 0.0)
+    wait, applied = api.wait_s(request, asked.wait, 0.0)
     task = await _held(api, request, wait, api.broker.hold(asked.uuid, wait))
     body = task_body(task.document, task.uuid, task.state, request.language)
     etag = etag_of(body)
@@ -193,6 +206,8 @@ async def healthz(_api: Api, _request: HttpRequest) -> Answer:
 
 async def readyz(api: Api, _request: HttpRequest) -> Answer:
     """GET /readyz: outcomes reach this instance now."""
+    if api.is_draining:
+        raise HttpError("draining", "This instance ends.")
     if not api.broker.hub.is_delivering:
         raise StoreUnavailableError("Messages from Redis do not arrive at this instance now.")
     return json_answer({"status": "ready"})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
 from typing import Any, Final
 
 from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
+from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
 from broker_services.api.calls import Api
-from broker_services.api.http_request import ClientGoneError, HttpRequest, Receive, Scope, Send
+from broker_services.api.http_request import HttpRequest
 from broker_services.api.operations import BY_PATH, Operation
 from broker_services.api.problems import HttpError, problem_answer
 
@@ -35,10 +35,7 @@ class Dispatcher:
         if operation is None:
             await self._face(scope, receive, with_common_headers(send))
             return
-        settings = self._api.settings
-        request = HttpRequest(
-            scope, receive, max_body_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
-        )
+        request = HttpRequest(scope, receive, self._api.bodies)
         try:
             answer = await self._answer(operation, request)
         except ClientGoneError:
@@ -86,7 +83,7 @@ def _refuse_unmeant(request: HttpRequest) -> None:
 def with_common_headers(send: Send) -> Send:
     """A `send` that adds to FastAPI's own answers (documents) what every answer carries."""
 
-    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(pair for pair in COMMON_HEADERS if pair[0] not in present)]

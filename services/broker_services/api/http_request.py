@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,22 +10,17 @@ import msgspec
 from msgspec import Raw
 
 from broker import values
-from broker.deadlines import Deadlines
-from broker.errors import InvalidRequestError, PayloadTooLargeError
+from broker.errors import InvalidRequestError
 from broker.requests import ErrorRequest, convert, invalid
+from broker_services.api.asgi import Receive, Scope
+from broker_services.api.bodies import Bodies
 from broker_services.api.messages import Language, preferred_language
 from broker_services.api.problems import HttpError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 T = TypeVar("T")
 
 _error_decoder = msgspec.json.Decoder(ErrorRequest)
 
-WATCH_AFTER_S: Final = 0.25
-"""A held call's socket is watched from this age on: most are answered before, and pay nothing for it."""
 MOST_QUERY_FIELDS: Final = 200
 
 # Query parameters whose text is JSON.
@@ -42,20 +34,18 @@ class HttpRequest:
     Args:
         scope: ASGI's.
         receive: ASGI's.
-        max_body_bytes: Longest acceptable body.
-        body_timeout_s: Seconds within which the body must have arrived.
+        bodies: Reads the body.
     """
 
-    __slots__ = ("_body_timeout_s", "_headers", "_max_body_bytes", "method", "path", "receive", "scope")
+    __slots__ = ("_bodies", "_headers", "method", "path", "receive", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, body_timeout_s: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self._headers = _by_name(scope["headers"])
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self._bodies = bodies
 
     def header(self, name: bytes) -> str | None:
         """A header's value by its lower-case name; repeated ones are joined, as HTTP allows."""
@@ -130,44 +120,12 @@ class HttpRequest:
         return decode(await self.read_body(), decoder)
 
     async def read_body(self) -> bytes:
-        """The whole body.
-
-        Raises:
-            PayloadTooLargeError: Longer than the limit; what follows is not read.
-            HttpError: It is compressed, or took too long.
-            ClientGoneError: The sender went away.
-        """
+        """The whole body. Raises as `Bodies.read` does, and HttpError for a compressed one."""
         encoding = (self.header(b"content-encoding") or "identity").strip().lower()
         if encoding != "identity":
             raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")
-        announced = self.header(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > self._max_body_bytes:
-            raise self._too_large(int(announced))
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                return await self._receive_body()
-        except TimeoutError:
-            raise HttpError(
-                "request-timeout",
-                f"The body did not arrive within {self._body_timeout_s:g} s; send the request again.",
-                (b"connection", b"close"),
-            ) from None
-
-    async def _receive_body(self) -> bytes:
-        body = b""
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            part: bytes = message.get("body", b"")
-            body += part
-            if len(body) > self._max_body_bytes:
-                raise self._too_large(len(body))
-            if not message.get("more_body"):
-                return body
-
-    def _too_large(self, length: int) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"The body has {length} bytes or more; at most {self._max_body_bytes} are read.")
+        announced = self.header(b"content-length") or ""
+        return await self._bodies.read(self.receive, int(announced) if announced.isdigit() else 0)
 
 
 def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -175,50 +133,6 @@ def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     if len(by_name) < len(headers):
         by_name = {name: b", ".join(value for key, value in headers if key == name) for name in by_name}
     return by_name
-
-
-class ClientGoneError(Exception):
-    """The caller closed its socket: there is nobody to answer."""
-
-
-class DisconnectWatch:
-    """While a call is held: ends it with ClientGoneError soon after its caller's socket is closed."""
-
-    __slots__ = ("_deadlines", "_gone", "_holder", "_receive", "_tick", "_watcher")
-
-    def __init__(self, receive: Receive, deadlines: Deadlines) -> None:
-        self._receive = receive
-        self._deadlines = deadlines
-        self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> DisconnectWatch:
-        holder = asyncio.current_task(self._deadlines.loop)
-        if holder is None:
-            raise RuntimeError("A call is held inside a task.")
-        self._holder = holder
-        self._tick = self._deadlines.start(self, WATCH_AFTER_S)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._deadlines.stop(self, self._tick)
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._gone and kind is asyncio.CancelledError:
-            self._holder.uncancel()
-            raise ClientGoneError
-
-    def expire(self) -> None:
-        """The call is still held: from now on its socket is watched."""
-        self._watcher = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        self._holder.cancel()
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -34,13 +34,8 @@ def run(settings: Settings, *, host: str, port: int) -> int:
 async def _serve(settings: Settings, host: str, port: int) -> int:
     async with Broker(settings) as broker:
         app, api = build_app(broker)
-
-        def drain() -> None:
-            api.is_draining = True
-            broker.hub.end_all()
-
         tune_garbage_collector()
-        server = DrainingServer(_config(app, settings, host, port), drain)
+        server = DrainingServer(_config(app, settings, host, port), api.drain)
         try:
             await server.serve()
         except SystemExit:

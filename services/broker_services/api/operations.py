@@ -55,6 +55,7 @@ _BODY_PROBLEMS: Final = (
     "unsupported-media-type",
     "invalid-request",
     "headers-too-large",
+    "draining",
     "store-unavailable",
 )
 
@@ -142,7 +143,7 @@ OPERATIONS: Final = (
         call=calls.readyz,
         scope=None,
         outcomes={200: Outcome("They do.", schemas.Health)},
-        problems=("store-unavailable", "method-not-allowed", "headers-too-large"),
+        problems=("draining", "store-unavailable", "method-not-allowed", "headers-too-large"),
     ),
 )
 

@@ -46,6 +46,7 @@ _ALL: Final = (
     ProblemType("idempotency-mismatch", 422, "The idempotency key stands for another request"),
     ProblemType("headers-too-large", 431, "The headers are too long"),
     ProblemType("internal-error", 500, "A defect of the service"),
+    ProblemType("draining", 503, "This instance ends"),
     ProblemType("store-unavailable", 503, "Redis cannot serve this now"),
 )
 PROBLEMS: Final[Mapping[str, ProblemType]] = {problem.code: problem for problem in _ALL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -99,11 +100,19 @@ async def test_replies_reach_their_callers(redis_url: str, open_link: OpenLink) 
     assert replies == [str(number).encode() for number in range(2_000)]
 
 
-async def test_the_commands_of_one_tick_leave_in_one_write(proxy: Proxy, open_link: OpenLink) -> None:
+async def test_the_commands_of_one_tick_leave_in_writes_of_a_few(proxy: Proxy, open_link: OpenLink) -> None:
     link = await open_link(proxy.url)
     await link.send(ECHO)
     proxy.received.clear()
     await asyncio.gather(*[link.send(command("ECHO", str(number))) for number in range(100)])
+    assert len(proxy.received) <= math.ceil(100 / link_module.BATCH)
+
+
+async def test_a_few_commands_leave_in_one_write(proxy: Proxy, open_link: OpenLink) -> None:
+    link = await open_link(proxy.url)
+    await link.send(ECHO)
+    proxy.received.clear()
+    await asyncio.gather(*[link.send(ECHO) for _ in range(link_module.BATCH - 1)])
     assert len(proxy.received) == 1
 
 

@@ -5,5 +5,6 @@ local function forget(uuid, record)
   end
   redis.call('UNLINK', TASK .. uuid, VALUES .. uuid)
   redis.call('ZREM', RETAINED, uuid)
+  redis.call('ZREM', ENDED, uuid)
   redis.call('DECRBY', RETAINED_BYTES, record.kept)
 end

@@ -35,10 +35,14 @@ local function settle(uuid, record, now, state, result, error_text, by_worker)
   if result then add_value(fields, uuid, 'result', result) end
   if error_text then add_value(fields, uuid, 'error', error_text) end
   redis.call('HSET', TASK .. uuid, unpack(fields))
-  if record.lease or record.due then
-    redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due')
+  if record.lease or record.due or record.last_error then
+    redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due', 'last_error')
+  end
+  if record.large then
+    redis.call('HDEL', VALUES .. uuid, 'last_error')
   end
   redis.call('ZADD', RETAINED, integer(now + record.retention), uuid)
+  redis.call('ZADD', ENDED, fields[4], uuid)
   redis.call('INCRBY', RETAINED_BYTES, fields[6])
   if record.worker and not by_worker then
     redis.call('PUBLISH', WORKER .. record.worker, uuid)
