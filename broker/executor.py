@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import traceback
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any, Final
@@ -23,6 +24,7 @@ from broker.errors import (
     PayloadTooLargeError,
     StoreUnavailableError,
     TaskAlreadyFinalError,
+    TaskError,
     TaskNotFoundError,
 )
 from broker.handlers import Handler, ThreadLane, retry_delay_s
@@ -205,7 +207,10 @@ class Executor:
             result = await _call(attempt.handler, _task(attempt), threads, on_end)
         except asyncio.CancelledError:
             return _end_of_cancelled(attempt)
+        except TaskError as error:
+            return _failure_of(error)
         except Exception as error:  # whatever a handler raises is its task's error
+            _log_failure(attempt, error)
             return _failure_of(error)
         finally:
             self._deadlines.stop(attempt, tick)
@@ -313,6 +318,14 @@ def _failure(code: str, message: str, *, may_retry: bool, details: Any = None) -
         plain = TaskFailure(_printable(failure.code), _printable(failure.message))
         text = values.dump(_members(plain), "error", max_bytes=ERROR_MAX_BYTES)
     return Failure(text, may_retry)
+
+
+def _log_failure(attempt: Attempt, error: Exception) -> None:
+    """The task keeps the error's class and text; the way to it is only told here."""
+    trace = _printable("".join(traceback.format_exception(error)))
+    log.warning(
+        "The handler of task %s failed in attempt %d:\n%s", attempt.claimed.uuid, attempt.claimed.attempt, trace
+    )
 
 
 def _text_of(error: Exception) -> str:

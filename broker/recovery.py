@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from broker.errors import StoreError, StoreUnavailableError
@@ -42,23 +43,28 @@ class Recovery:
             try:
                 if await self._transitions.take_sweep_turn(self._sweeper, TURN_MS):
                     await self.sweep()
-            except StoreUnavailableError:
+            except (StoreUnavailableError, StoreError) as error:
                 # Sweeping has no caller to tell, and nothing is lost by sweeping later.
-                continue
-            except StoreError as error:
-                log.error("A sweep failed: %s", error)  # noqa: TRY400
+                log.warning("No sweep: %s", error)
 
     async def sweep(self) -> None:
-        """Each sweep once, and again while a full batch says that more is due."""
+        """Each sweep once, and again while a full batch says that more is due; one that fails holds up no other."""
         for sweep in (
             self._transitions.sweep_leases,
             self._transitions.sweep_delayed,
             self._transitions.sweep_expired,
             self._forget_ended,
         ):
-            for _ in range(MOST_ROUNDS):
-                if await sweep() < SWEEP_BATCH:
-                    break
+            try:
+                await _repeat(sweep)
+            except StoreError as error:
+                log.error("A sweep failed: %s", error)  # noqa: TRY400
 
     async def _forget_ended(self) -> int:
         return await self._transitions.sweep_retained(self._most_finished, self._most_finished_bytes)
+
+
+async def _repeat(sweep: Callable[[], Awaitable[int]]) -> None:
+    for _ in range(MOST_ROUNDS):
+        if await sweep() < SWEEP_BATCH:
+            return

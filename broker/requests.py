@@ -35,7 +35,7 @@ Queue = Annotated[
     str, Meta(pattern=naming.QUEUE_PATTERN, description="Shared by tasks and workers.", examples=["createbranch"])
 ]
 Wait = Annotated[
-    float, Meta(ge=0, le=MOST_SECONDS, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])
+    float, Meta(ge=0, le=1e12, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])
 ]
 Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
 Delay = Annotated[float, Meta(ge=0, le=MOST_SECONDS, description="Seconds until the task may be claimed.")]

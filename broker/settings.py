@@ -16,7 +16,9 @@ from broker.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "BROKER_"
 
-Seconds = Annotated[float, Meta(gt=0, le=10 * 365 * 86_400)]
+MOST_SECONDS = 10 * 365 * 86_400
+Seconds = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
+MaybeSeconds = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
 Count = Annotated[int, Meta(gt=0)]
 
 
@@ -24,9 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one process runs with. Each field is an environment variable `BROKER_<NAME>` and a flag of the same name."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    wait_default_s: Annotated[float, Meta(ge=0)] = 55.0
-    wait_max_s: Annotated[float, Meta(ge=0)] = 100.0
-    lease_s: Annotated[float, Meta(ge=0.1)] = 30.0
+    wait_default_s: MaybeSeconds = 55.0
+    wait_max_s: MaybeSeconds = 100.0
+    lease_s: Annotated[float, Meta(ge=0.1, le=MOST_SECONDS)] = 30.0
     task_ttl_s: Seconds = 86_400.0
     retention_s: Seconds = 86_400.0
     finished_max: Count = 1_000_000
@@ -34,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Count = 262_144
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
-    drain_s: Annotated[float, Meta(ge=0)] = 10.0
+    drain_s: MaybeSeconds = 10.0
     get_writes: Literal["on", "off"] = "on"
     git_root: str = "repositories"
 

@@ -75,7 +75,10 @@ def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
     """
     try:
         raw = orjson.dumps(value)
-    except (TypeError, orjson.JSONEncodeError) as error:
+        if b"null" in raw:
+            # What orjson writes for NaN and Infinity, too.
+            json.dumps(value, allow_nan=False, default=str)
+    except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
     check_length(raw, what, max_bytes=max_bytes)
     check_nesting(raw, what)

@@ -155,9 +155,8 @@ class _WorkerProcess:
         self._wake.set()
 
     async def drain(self) -> None:
-        """Claims no more, lets finish what fits, and gives the rest back."""
-        if self._claiming is not None:
-            await self._stop_claiming(self._claiming)
+        """Claims no more and lets finish what fits."""
+        await self._stop_claiming()
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 await self._executor.until_idle()
@@ -165,6 +164,9 @@ class _WorkerProcess:
             log.info("%d tasks are given back after a drain of %g s.", self._executor.running, self._settings.drain_s)
 
     async def close(self) -> None:
+        """Gives back what still runs, and disconnects."""
+        # What is given back rings this worker's own bell, too.
+        await self._stop_claiming()
         await self._executor.close()
         await self._background.cancel()
         for lane in self._lanes.values():
@@ -173,11 +175,12 @@ class _WorkerProcess:
         await self._bell.close()
         await self._link.close()
 
-    async def _stop_claiming(self, claiming: asyncio.Task[None]) -> None:
+    async def _stop_claiming(self) -> None:
         """Ends the loop between two claims: a claim on its way may have taken tasks."""
         self._is_stopping = True
         self._wake.set()
-        await asyncio.wait({claiming})
+        if self._claiming is not None:
+            await asyncio.wait({self._claiming})
 
     def _ring(self, queue: str) -> None:
         lane = self._lanes[queue]

@@ -36,15 +36,12 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: The URL is not of that form, or of a kind this version does not connect to.
         """
-        scheme = urlsplit(url).scheme
-        if scheme.startswith("redis+"):
-            raise ConfigurationError(f"{scheme}:// is not supported by this version: give one of {_SCHEMES}.")
         options = _parse(url)
         return cls(
             host=options.get("host") or "127.0.0.1",
             port=options.get("port") or 6379,
             path=options.get("path"),
-            tls=_tls(options) if scheme == "rediss" else None,
+            tls=_tls(options) if url.startswith("rediss://") else None,
             username=options.get("username"),
             password=options.get("password"),
             database=options.get("db") or 0,
@@ -84,16 +81,31 @@ def _parse(url: str) -> dict[str, Any]:
     from redis.connection import parse_url
 
     try:
-        return dict(parse_url(url))  # type: ignore[no-untyped-call]
+        parts = urlsplit(url)
+        if parts.scheme.startswith("redis+"):
+            raise ConfigurationError(f"{parts.scheme}:// is not supported by this version: give one of {_SCHEMES}.")
+        options = dict(parse_url(url))  # type: ignore[no-untyped-call]
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"The Redis URL cannot be used ({error}): give one of {_SCHEMES}.") from None
+    if parts.scheme != "unix" and parts.path.strip("/") and "db" not in options:
+        # redis-py ignores a database that is no number.
+        raise ConfigurationError(f"{parts.path!r} names no database: a Redis URL ends with its number, such as /0.")
+    return options
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_cert_reqs") in ("none", "CERT_NONE"):
+    requirement = options.get("ssl_cert_reqs", "required")
+    if requirement not in ("required", "none"):
+        raise ConfigurationError(f"ssl_cert_reqs={requirement} cannot be used: give `required` or `none`.")
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+        if options.get("ssl_certfile"):
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The certificates of the Redis URL cannot be read ({error}): check the paths."
+        ) from None
+    if requirement == "none":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
     return context

@@ -112,7 +112,7 @@ async def test_a_task_whose_time_is_over_ends_instead(store: Store) -> None:
         assert [task.uuid for task in await store.claim(1)] == ["new"]
         (message,) = answered(ear.messages(), uuid="old")
     assert (message["state"], message["seal"]) == ("expired", created.seal)
-    assert store.indexes("old") == {"retained"}
+    assert store.indexes("old") == {"retained", "ended"}
 
 
 async def test_leftovers_in_the_queue_give_no_task(store: Store) -> None:
@@ -161,3 +161,16 @@ async def test_attempts_are_counted(store: Store, times: int) -> None:
             await store.transitions.retry("t", claimed.lease, failed(), 0)
         bells = [text for _, text in rung(ear.messages())]
     assert bells == [f'{{"uuid":"t","queue":"q","attempt":{attempt}}}' for attempt in range(1, times + 1)]
+
+
+async def test_many_queues_and_tasks_in_one_claim(store: Store) -> None:
+    """More than a Lua call can take as arguments, were they passed on together."""
+    queues, each = 50, 100
+    uuids = [f"t{number}" for number in range(queues * each)]
+    await asyncio.gather(*[store.create(uuid, queue=f"q{number % queues}") for number, uuid in enumerate(uuids)])
+    wishes = [ClaimWish(f"q{number}", each, 3) for number in range(queues)]
+    claimed: list[str] = []
+    while batch := await store.transitions.claim(WORKER, LONG_MS, wishes):
+        claimed += [task.uuid for task in batch]
+    assert sorted(claimed) == sorted(uuids)
+    assert store.raw.zcard(naming.leases_key()) == len(uuids)

@@ -48,7 +48,7 @@ async def test_a_deferred_task_expires(store: Store) -> None:
     await store.until_expired()
     assert await store.transitions.sweep_expired() == 1
     assert (await store.document())["state"] == "expired"
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 async def test_a_deferred_task_can_be_finished_by_a_third_party_alone(store: Store) -> None:

@@ -42,7 +42,7 @@ async def test_somebody_else_ended_the_task(store: Store) -> None:
     await store.transitions.finish("t", cancelled())
     assert await store.transitions.extend("t", claimed.lease, LONG_MS, b"1") is TaskState.CANCELLED
     assert store.values() == {}
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 @pytest.mark.parametrize("lease", ["0.guess", "x"])

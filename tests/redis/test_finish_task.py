@@ -34,7 +34,7 @@ async def test_a_lease_holder_ends_its_task(store: Store, completion: Completion
         "finished": str(at),
         "kept": str(kept),
     }
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
     assert store.score(naming.retained_key()) == at + 1_000
     assert store.retained_bytes() == kept
     assert kept >= 1_000 + len(b"[]") + len(completion.result) + len(completion.error)
@@ -89,7 +89,7 @@ async def test_the_error_of_an_earlier_attempt_counts_as_kept(store: Store) -> N
 async def test_a_third_party_ends_what_nobody_claimed(store: Store, delay_ms: int) -> None:
     await store.create(delay_ms=delay_ms)
     await store.transitions.finish("t", succeeded())
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
     assert "due" not in store.record()
     assert await store.claim() == []
 
@@ -200,7 +200,7 @@ async def test_a_task_whose_time_is_over_expires_instead(store: Store) -> None:
         (message,) = answered(ear.messages())
     assert refused.value.state is TaskState.EXPIRED
     assert json.loads(refused.value.document)["state"] == message["state"] == "expired"
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 async def test_no_outcome_counts_as_the_same_as_an_expiry(store: Store) -> None:

@@ -29,7 +29,7 @@ async def test_a_pending_task_expires(store: Store, fields: dict[str, Any]) -> N
     (message,) = answered(messages)
     assert channel == "q-response-t"
     assert (message["state"], message["seal"]) == ("expired", created.seal)
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
     record = store.record()
     assert store.score(naming.retained_key()) == int(record["finished"]) + 5_000
     assert store.retained_bytes() == int(record["kept"])
@@ -41,7 +41,7 @@ async def test_a_running_task_expires_and_its_worker_is_told(store: Store) -> No
     with store.ear() as ear:
         await store.transitions.sweep_expired()
         assert {channel for channel, _ in ear.messages()} == {"q-response-t", naming.worker_channel(WORKER)}
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 async def test_an_ended_task_no_longer_expires(store: Store) -> None:
@@ -57,7 +57,7 @@ async def test_leftovers_in_the_index_go(store: Store) -> None:
     await store.transitions.finish("ended", succeeded())
     store.raw.zadd(naming.expiring_key(), {"gone": 1, "ended": 1})
     assert await store.transitions.sweep_expired() == 2
-    assert store.indexes("ended") == {"retained"}
+    assert store.indexes("ended") == {"retained", "ended"}
     assert store.record("ended")["state"] == "succeeded"
 
 

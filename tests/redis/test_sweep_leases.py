@@ -75,7 +75,7 @@ async def test_no_attempt_left(store: Store) -> None:
     assert (message["state"], error["code"]) == ("failed", "attempts-exhausted")
     assert "details" not in error
     assert (await store.document())["error"] == error
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 async def test_no_attempt_left_after_an_error(store: Store) -> None:
@@ -103,7 +103,7 @@ async def test_a_task_whose_time_is_over_expires_rather_than_runs_again(store: S
         assert await store.transitions.sweep_leases() == 1
         (message,) = answered(ear.messages())
     assert message["state"] == "expired"
-    assert store.indexes() == {"retained"}
+    assert store.indexes() == {"retained", "ended"}
 
 
 async def test_leftovers_in_the_index_go(store: Store) -> None:

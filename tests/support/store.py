@@ -193,6 +193,7 @@ class Store:
             "leases": naming.leases_key(),
             "expiring": naming.expiring_key(),
             "retained": naming.retained_key(),
+            "ended": naming.ended_key(),
         }
         return {name for name, key in keys.items() if self.raw.zscore(key, uuid) is not None}
 

@@ -44,7 +44,7 @@ def creation_of(hub: FakeHub, wait_s: float = 20) -> Creation:
 
 
 def reply(code: Code, uuid: bytes = b"t", state: bytes = b"pending") -> list[object]:
-    return [code, uuid, b"seal", state, None]
+    return [code, uuid, b"seal", state, b"0", b"1795198489995", b"1795198499995", None]
 
 
 def known(creation: Creation) -> asyncio.Task[object]:

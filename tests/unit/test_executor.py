@@ -59,6 +59,11 @@ class Bench:
         async with asyncio.timeout(10):
             await self.executor.until_idle()
 
+    def end_elsewhere(self, uuid: str) -> None:
+        """Somebody ends the task, and the worker is told."""
+        self.store.ended_by_others = TaskState.CANCELLED
+        self.executor.check(uuid)
+
     def _free(self) -> None:
         self.freed += 1
 
@@ -315,7 +320,7 @@ async def test_a_plain_function_sees_that_it_is_cancelled(bench: Bench, gate: th
     bench.start(handler)
     await until(lambda: bench.executor.running == 1, "it runs")
     await asyncio.sleep(0)
-    bench.executor.end("t")
+    bench.end_elsewhere("t")
     await until(lambda: seen, "the function has returned")
     assert seen == [True]
     await until(lambda: bench.freed == 1, "the slot is free")
@@ -360,11 +365,33 @@ async def test_a_task_that_somebody_ended_is_stopped_and_not_reported(bench: Ben
     started, seen = asyncio.Event(), list[str]()
     bench.start(waiting_handler(started, seen))
     await started.wait()
-    bench.executor.end("t")
-    bench.executor.end("t")
-    bench.executor.end("unknown")
+    bench.end_elsewhere("t")
+    bench.end_elsewhere("t")
+    bench.end_elsewhere("unknown")
     await bench.idle()
     assert (seen, bench.store.settled, bench.freed) == (["cancelled"], [], 1)
+
+
+async def test_who_says_that_a_task_was_ended_is_not_believed(bench: Bench) -> None:
+    started, seen = asyncio.Event(), list[str]()
+    bench.start(waiting_handler(started, seen))
+    await started.wait()
+    bench.executor.check("t")
+    await until(lambda: bench.store.calls, "the store was asked")
+    assert seen == []
+    await bench.executor.close()
+
+
+async def test_an_outage_at_that_check_stops_nothing(bench: Bench) -> None:
+    started, seen = asyncio.Event(), list[str]()
+    bench.start(waiting_handler(started, seen))
+    await started.wait()
+    bench.store.hinder("extend", OUTAGE)
+    bench.executor.check("t")
+    bench.executor.check("t")
+    await until(lambda: bench.store.calls, "the store was asked twice")
+    assert seen == []
+    await bench.executor.close()
 
 
 async def test_closing_gives_back_what_runs(bench: Bench) -> None:
@@ -418,7 +445,7 @@ async def test_an_end_that_is_being_stored_is_not_interrupted(bench: Bench) -> N
     await storing.wait()
     closing = asyncio.create_task(bench.executor.close())
     await asyncio.sleep(0)
-    bench.executor.end("t")
+    bench.end_elsewhere("t")
     go_on.set()
     await closing
     (call,) = bench.store.settled

@@ -34,6 +34,7 @@ WORDS = st.text(st.sampled_from("aZ09_.- \n\0é/*[{:"), max_size=140)
         (naming.delayed_key(), "{broker}:delayed"),
         (naming.leases_key(), "{broker}:leases"),
         (naming.expiring_key(), "{broker}:expiring"),
+        (naming.ended_key(), "{broker}:ended"),
         (naming.retained_key(), "{broker}:retained"),
         (naming.retained_bytes_key(), "{broker}:retained-bytes"),
         (naming.sequence_key(), "{broker}:sequence"),

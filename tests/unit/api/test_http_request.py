@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from broker.deadlines import Deadlines
 from broker.errors import InvalidRequestError, PayloadTooLargeError
-from broker_services.api.http_request import ClientGoneError, DisconnectWatch, HttpRequest
+from broker_services.api.asgi import ClientGoneError
+from broker_services.api.bodies import Bodies
+from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.http_request import HttpRequest
 from broker_services.api.problems import HttpError
 
 Message = MutableMapping[str, Any]
@@ -38,7 +41,15 @@ GONE: Message = {"type": "http.disconnect"}
 
 def _request(*messages: Message, headers: tuple[tuple[bytes, bytes], ...] = (), query: bytes = b"") -> HttpRequest:
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers, "query_string": query}
-    return HttpRequest(scope, Sender(*messages), max_body_bytes=10, body_timeout_s=0.01)
+    return HttpRequest(scope, Sender(*messages), Bodies(max_bytes=10, timeout_s=0.01, deadlines=_deadlines()))
+
+
+def _deadlines() -> Deadlines:
+    """Of the running loop; a test without one reads no body."""
+    try:
+        return Deadlines(asyncio.get_running_loop())
+    except RuntimeError:
+        return Deadlines(cast(asyncio.AbstractEventLoop, None))
 
 
 # Headers
