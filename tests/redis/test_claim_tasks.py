@@ -61,10 +61,10 @@ async def test_the_tasks_own_limit_of_attempts_beats_the_handlers(store: Store) 
 
 
 async def test_highest_priority_first_then_oldest(store: Store) -> None:
-    for uuid, priority in (("a", 0), ("b", 9), ("c", 5), ("d", 9)):
+    for uuid, priority in (("d", 0), ("c", 9), ("b", 5), ("a", 9)):
         await store.create(uuid, priority=priority)
-    assert [task.uuid for task in await store.claim(3)] == ["b", "d", "c"]
-    assert [task.uuid for task in await store.claim(3)] == ["a"]
+    assert [task.uuid for task in await store.claim(3)] == ["c", "a", "b"]
+    assert [task.uuid for task in await store.claim(3)] == ["d"]
     assert await store.claim(3) == []
 
 
@@ -137,12 +137,12 @@ async def test_one_call_does_bounded_work_however_many_have_expired(store: Store
 
 
 async def test_a_retried_task_keeps_its_place(store: Store) -> None:
-    for uuid in ("a", "b", "c"):
+    for uuid in ("c", "b", "a"):
         await store.create(uuid)
     first, second = await store.claim(2)
     await store.transitions.give_back(second.uuid, second.lease)
     await store.transitions.retry(first.uuid, first.lease, failed(), 0)
-    assert [task.uuid for task in await store.claim(3)] == ["a", "b", "c"]
+    assert [task.uuid for task in await store.claim(3)] == ["c", "b", "a"]
 
 
 async def test_a_full_server_still_gives_work(store: Store) -> None:

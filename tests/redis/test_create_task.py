@@ -67,9 +67,9 @@ async def test_an_absent_payload_takes_no_key(store: Store) -> None:
 
 
 async def test_the_order_is_priority_then_age(store: Store) -> None:
-    for uuid, priority in (("a", 0), ("b", 9), ("c", 5), ("d", 9), ("e", 0)):
+    for uuid, priority in (("e", 0), ("d", 9), ("c", 5), ("b", 9), ("a", 0)):
         await store.create(uuid, priority=priority)
-    assert store.pending() == ["b", "d", "c", "a", "e"]
+    assert store.pending() == ["d", "b", "c", "e", "a"]
 
 
 async def test_a_great_sequence_stays_below_a_step_of_priority(store: Store) -> None:

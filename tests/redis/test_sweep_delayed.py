@@ -43,12 +43,12 @@ async def test_a_due_retry_rings_with_its_attempts(store: Store) -> None:
 
 
 async def test_due_tasks_take_the_place_of_their_age(store: Store) -> None:
-    await store.create("a", delay_ms=5)
+    await store.create("c", delay_ms=5)
     await store.create("b", delay_ms=1, priority=3)
-    await store.create("c")
-    await until_due(store, "a")
+    await store.create("a")
+    await until_due(store, "c")
     await store.transitions.sweep_delayed()
-    assert store.pending() == ["b", "a", "c"]
+    assert store.pending() == ["b", "c", "a"]
 
 
 async def test_leftovers_in_the_index_go(store: Store) -> None:

@@ -45,12 +45,12 @@ async def test_the_next_claim_is_the_next_attempt_with_another_lease(store: Stor
 
 
 async def test_a_requeued_task_keeps_its_place(store: Store) -> None:
-    claimed = await store.created_and_claimed("a", lease_ms=1)
-    await store.create("b")
+    claimed = await store.created_and_claimed("b", lease_ms=1)
+    await store.create("a")
     await store.create("urgent", priority=1)
     await store.until_over(claimed.lease_end_ms)
     await store.transitions.sweep_leases()
-    assert store.pending() == ["urgent", "a", "b"]
+    assert store.pending() == ["urgent", "b", "a"]
 
 
 async def exhausted(store: Store) -> dict[str, object]:

@@ -32,11 +32,13 @@ class ServiceProcess:
     Args:
         arguments: Of the command `broker`.
         log: The file that takes what it writes.
+        folder: Where it runs.
         settings: `BROKER_…` variables, names without the prefix; nothing is taken over from this process's own.
     """
 
-    def __init__(self, *arguments: str, log: Path, **settings: str) -> None:
+    def __init__(self, *arguments: str, log: Path, folder: Path | None = None, **settings: str) -> None:
         self._arguments = arguments
+        self._folder = folder or _ROOT
         self._log = log
         self._log_seen = 0
         self._environment = {name: text for name, text in os.environ.items() if not name.startswith("BROKER_")}
@@ -62,7 +64,7 @@ class ServiceProcess:
         """Starts it, without waiting until it is of use."""
         with self._log.open("ab") as output:
             self._process = ChildProcess(
-                [*_COMMAND, *self._arguments], environment=self._environment, folder=_ROOT, output=output
+                [*_COMMAND, *self._arguments], environment=self._environment, folder=self._folder, output=output
             )
 
     def terminate(self) -> None:
@@ -106,7 +108,7 @@ class ApiProcess(ServiceProcess):
     def __init__(self, redis_url: str, *, log: Path, **settings: str) -> None:
         self.port = free_port()
         arguments = ("api", "--host", ADDRESS, "--port", str(self.port), "--redis-url", redis_url)
-        super().__init__(*arguments, log=log, **settings)
+        super().__init__(*arguments, log=log, folder=None, **settings)
 
     def __enter__(self) -> Self:
         self.start()
@@ -138,7 +140,7 @@ class WorkerProcess(ServiceProcess):
     """
 
     def __init__(self, redis_url: str, *, log: Path, **settings: str) -> None:
-        super().__init__("worker", HANDLERS, "--redis-url", redis_url, log=log, **settings)
+        super().__init__("worker", HANDLERS, "--redis-url", redis_url, log=log, folder=None, **settings)
 
 
 def stop_together(processes: Iterable[ServiceProcess]) -> None:

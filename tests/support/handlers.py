@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -53,3 +54,21 @@ def run_endlessly_in_thread(task: Task) -> None:
     while not task.cancelled:
         never.wait(POLL_S)
     (folder / "cancelled").touch()
+
+
+@worker.handler("test-log", concurrency=64)
+async def log_execution(task: Task) -> Any:
+    """Writes a line per execution into the payload's folder, a file a process, and returns the payload's number."""
+    with (Path(task.payload["folder"]) / f"{os.getpid()}.log").open("a") as log:
+        log.write(f"{task.uuid} {task.attempt}\n")
+    return task.payload["number"]
+
+
+@worker.handler("test-gated")
+async def wait_for_gate(task: Task) -> Any:
+    """Tells where it runs, by a file of that name in the payload's folder, and ends when there is a file `gate`."""
+    folder = Path(task.payload)
+    (folder / f"{os.getpid()}-{task.attempt}").touch()
+    while not (folder / "gate").exists():  # noqa: ASYNC110 - another process makes the file
+        await asyncio.sleep(POLL_S)
+    return {"by": os.getpid(), "attempt": task.attempt}

@@ -231,6 +231,21 @@ async def test_a_held_create_whose_wait_is_over_tells_the_last_state(broker: Bro
     assert broker.hub.held == 0
 
 
+async def test_the_second_look_comes_behind_the_subscription(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outcome between the two would be neither read nor heard."""
+    task = await broker.create(uuid="t")
+    read, live = broker.queries.read, list[int]()
+
+    async def noted(uuid: str) -> Any:
+        live.append(broker.hub.actual)
+        return await read(uuid)
+
+    monkeypatch.setattr(broker.queries, "read", noted)
+    with pytest.raises(TimeoutError):
+        await task.wait(0.01)
+    assert live[:2] == [0, 1]
+
+
 async def test_without_a_wait_nothing_is_held(broker: Broker) -> None:
     task = await broker.create_and_hold(request(broker), 0)
     assert task == await broker.queries.read("t")

@@ -135,17 +135,19 @@ def test_no_fragment_is_joined_in_twice(script: Script) -> None:
 @pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
 def test_no_script_leaks_a_global(script: Script) -> None:
     """The server refuses globals only when that line runs; here every line is looked at."""
-    code = code_of(script.source.partition("\n")[2])
-    declared = set[str]()
-    for names in re.findall(r"\blocal\s+(?!function\b)([\w\s,]+?)(?:=|\n|$)", code):
-        declared |= {name.strip() for name in names.split(",")}
-    for name, parameters in re.findall(r"\bfunction\s+(\w+)?\s*\(([^)]*)\)", code):
-        declared |= {name, *[parameter.strip() for parameter in parameters.split(",")]}
-    for names in re.findall(r"\bfor\s+([\w\s,]+?)\s*(?:=|\bin\b)", code):
-        declared |= {name.strip() for name in names.split(",")}
-    fields = set(re.findall(r"[.:]\s*(\w+)", code)) | set(re.findall(r"[{,]\s*(\w+)\s*=[^=]", code))
-    used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", code))
-    assert used - declared - KEYWORDS - LIBRARY - fields == set()
+    code = code_of(script.source.partition("\n")[2]).replace("..", " ")
+    without_members = re.sub(r"\{[^{}]*\}", lambda table: re.sub(r"\w+\s*=(?!=)", "", table[0]), code)
+    used = set(re.findall(r"(?<![.:\w])([A-Za-z_]\w*)", without_members))
+    assert used - declared_in(code) - KEYWORDS - LIBRARY == set()
+
+
+def declared_in(code: str) -> set[str]:
+    """Locals, functions, parameters and loop variables."""
+    lists = re.findall(r"\blocal\s+(?!function\b)([\w\s,]+?)(?:=|\n|$)", code)
+    lists += re.findall(r"\bfor\s+([\w\s,]+?)\s*(?:=|\bin\b)", code)
+    lists += re.findall(r"\blocal\s+function\s+(\w+)", code)
+    lists += re.findall(r"\bfunction\s*\w*\s*\(([^)]*)\)", code)
+    return {name.strip() for names in lists for name in names.split(",")}
 
 
 def test_every_script_compiles(redis_url: str) -> None:
