@@ -392,6 +392,8 @@ def test_a_url_counts_as_given_in_the_environment_or_as_a_flag(
     assert dev.redis_url_was_given(Settings(redis_url="redis://elsewhere/0"))
     monkeypatch.setenv("BROKER_REDIS_URL", Settings().redis_url)
     assert dev.redis_url_was_given(Settings())
+    monkeypatch.setenv("BROKER_REDIS_URL", dev.OWN_REDIS_URL)
+    assert not dev.redis_url_was_given(Settings(redis_url=dev.OWN_REDIS_URL))
 
 
 def test_every_setting_reaches_the_children_unchanged(tmp_path: Path) -> None:
@@ -405,7 +407,7 @@ def test_every_setting_reaches_the_children_unchanged(tmp_path: Path) -> None:
 
 def test_commands_can_be_copied_even_from_a_folder_with_a_space() -> None:
     addresses = [dev.Address("127.0.0.1", 8080), dev.Address("127.0.0.1", 8081)]
-    text = dev.what_to_try(addresses, Path("my data"), "084Tkjfh")
+    text = dev.what_to_try(addresses, Path("my data"), "084Tkjfh", "redis://127.0.0.1:8379/0")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("  ")]
     assert [command[0] for command in commands] == ["curl", "git", "curl", "curl", "curl"]
     assert json.loads(commands[0][-1]) == {"payload": {"repository": "demo", "branch": "feature-1"}}

@@ -4,7 +4,7 @@ What differs from a reader's terminal:
 
 - `./start dev` becomes `broker dev`, which is what it runs, without making an environment first. `.venv/bin/activate`
   puts this environment on PATH.
-- The ports 8080 and 8081 become two free ones, wherever they stand. The command `broker task` learns the first from
+- The ports 8080 and 8081 become two free ones, wherever they stand, and Redis's the one that `broker dev` prints. The command `broker task` learns the first from
   BROKER_URL, since its default port stands nowhere.
 - Commands of Docker and `./start test` are not run, but compared with what they would run.
 - A command that is not installed here, `redis-cli`, is left out with what it would hear.
@@ -33,9 +33,12 @@ from tests.support.readme import README, Block, Readme, is_as_shown, is_json_as_
 
 COMMAND_DEADLINE_S: Final = 30
 PROBLEM: Final = "urn:createbranch-broker:problem:"
-URLS: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
+URLS: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081", "redis://127.0.0.1:8379/0")
 
-_ready = re.compile(r"^Ready: two API instances, (\S+) and (\S+), and one worker", re.MULTILINE)
+_ready = re.compile(
+    r"^Ready: two API instances, (\S+) and (\S+), and one worker.*export BROKER_REDIS_URL=(\S+)",
+    re.MULTILINE | re.DOTALL,
+)
 _url = re.compile(r"http://[^\s']+")
 
 

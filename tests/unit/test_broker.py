@@ -26,6 +26,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.requests import CreateRequest, NewTask, new_task
+from broker.store.queries import StoredTask
 from broker.task import Task, TaskFailure, TaskState
 from tests.support.proxy import Proxy
 from tests.support.server import OwnServer
@@ -304,12 +305,19 @@ async def test_a_caller_that_goes_away_leaves_the_task(broker: Broker) -> None:
     assert (await broker.query("t")).state is TaskState.PENDING
 
 
-async def test_closing_ends_held_calls_with_the_last_state(redis_url: str) -> None:
+async def test_closing_ends_held_calls_with_the_last_state(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Broker(Settings(redis_url=redis_url)) as closing_broker:
+        read, answers = closing_broker.queries.read, list[StoredTask]()
+
+        async def noted(uuid: str) -> StoredTask:
+            answers.append(await read(uuid))
+            return answers[-1]
+
+        monkeypatch.setattr(closing_broker.queries, "read", noted)
         holding = held(closing_broker, request(closing_broker))
         task = await closing_broker.create(uuid="other")
         waiting = asyncio.create_task(task.wait(20))
-        await until(lambda: closing_broker.hub.actual == 2, "both are held")
+        await until(lambda: closing_broker.hub.actual == 2 and len(answers) == 2, "both are held")
     async with asyncio.timeout(2):
         assert (await holding).state is TaskState.PENDING
         with pytest.raises(TimeoutError):

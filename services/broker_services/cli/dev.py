@@ -40,6 +40,8 @@ STOP_MARGIN_S: Final = 3.0
 RELAY_END_S: Final = 1.0  # for the last lines, unless a process that left its group still writes
 
 DEMO_REPOSITORY: Final = "demo"
+REDIS_PORT: Final = 8379
+OWN_REDIS_URL: Final = f"redis://127.0.0.1:{REDIS_PORT}/0"
 # No worker serves it, so a task of this queue is held until somebody finishes it by hand.
 UNSERVED_QUEUE: Final = "approval"
 
@@ -126,7 +128,7 @@ def _serve(
     children.start("worker", (*CLI, "worker"), environment)
     event = _wait_until_ready(addresses, events)
     if event is None:
-        _say(what_to_try(addresses, data_folder, new_task_name()))
+        _say(what_to_try(addresses, data_folder, new_task_name(), redis_url))
         event = events.get()
     return event
 
@@ -204,16 +206,32 @@ def _git(*arguments: str) -> None:
 def _redis_url(settings: Settings, folder: Path, events: Events, running: contextlib.ExitStack) -> str:
     if redis_url_was_given(settings):
         return settings.redis_url
-    server = EmbeddedServer(folder)
-    server.start()
+    server = _start_server(folder)
     running.callback(server.stop)
     _report_end("the Redis server", server.process, events)
     return server.url
 
 
+def _start_server(folder: Path) -> EmbeddedServer:
+    """On the same port at every start, so that other terminals may keep it; on another one where it is taken."""
+    server = EmbeddedServer(folder, port=REDIS_PORT)
+    try:
+        server.start()
+    except ConfigurationError:
+        server = EmbeddedServer(folder)
+        server.start()
+    return server
+
+
 def redis_url_was_given(settings: Settings) -> bool:
-    """Whether the user named a server, by the environment or by a flag."""
-    return bool(os.environ.get("BROKER_REDIS_URL")) or settings.redis_url != Settings().redis_url
+    """Whether the user named a server, by the environment or by a flag.
+
+    The URL of this command's own server, kept in the environment from an earlier run, asks for that server again.
+    """
+    named = os.environ.get("BROKER_REDIS_URL")
+    if OWN_REDIS_URL in (named, settings.redis_url):
+        return False
+    return bool(named) or settings.redis_url != Settings().redis_url
 
 
 def child_environment(settings: Settings, *, redis_url: str, git_root: Path) -> Mapping[str, str]:
@@ -334,7 +352,7 @@ def new_task_name() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(8))
 
 
-def what_to_try(addresses: Sequence[Address], data_folder: Path, uuid: str) -> str:
+def what_to_try(addresses: Sequence[Address], data_folder: Path, uuid: str, redis_url: str) -> str:
     """The greeting: what runs, and commands to copy."""
     first, second = (address.url for address in addresses)
     repository = shlex.quote(str(data_folder / "repositories" / DEMO_REPOSITORY))
@@ -342,6 +360,7 @@ def what_to_try(addresses: Sequence[Address], data_folder: Path, uuid: str) -> s
     return f"""
 Ready: two API instances, {first} and {second}, and one worker. Documentation: {first}/docs
 What they keep is in {data_folder}. Ctrl-C stops everything.
+For workers of your own, `broker doctor` and redis-cli:  export BROKER_REDIS_URL={shlex.quote(redis_url)}
 
 Make a branch, and look at it:
 
