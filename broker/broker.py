@@ -232,9 +232,7 @@ class Broker:
         waiter = self.hub.join(task.queue, uuid, task.seal, wait_s)
         try:
             waiter.confirm(task.seal)
-            # The channel was unknown before the first read: subscribed, acknowledged, and read again.
-            await self.hub.confirm()
-            task = await self.queries.read(uuid)
+            task = await self._read_subscribed(task)
             if task.state.is_terminal:
                 return task
             return await waiter.deferred.wait() or await self._read_last(task)
@@ -243,6 +241,17 @@ class Broker:
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
+
+    async def _read_subscribed(self, task: StoredTask) -> StoredTask:
+        """The channel was unknown before the first read: subscribed, acknowledged, and read again.
+
+        In an outage the wait goes on with what is known: after a reconnect the hub looks at every waited task.
+        """
+        try:
+            await self.hub.confirm()
+            return await self.queries.read(task.uuid)
+        except StoreUnavailableError:
+            return task
 
     async def _read_last(self, last_known: StoredTask) -> StoredTask:
         """Whoever says "not yet" has looked once more: a message may have been lost."""

@@ -203,6 +203,8 @@ class _WorkerProcess:
                 await self._claim(asking)
 
     async def _claim(self, asking: list[_Lane]) -> None:
+        # No queue is always the last to be asked, should one call not get round to all.
+        random.shuffle(asking)
         wishes = [lane.wish() for lane in asking]
         for lane in asking:
             # Set again by a ring during the claim, which may have come too late for it.

@@ -347,6 +347,7 @@ class Link:
                 connection = await self._connect()
                 backoff = BACKOFF_FIRST_S
                 await asyncio.shield(connection.lost)
+                self._last_reason = "the connection was closed"
             except (OSError, TimeoutError, StoreUnavailableError) as error:
                 self._last_reason = str(error) or type(error).__name__
             except ConfigurationError as error:

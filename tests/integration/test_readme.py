@@ -4,8 +4,8 @@ What differs from a reader's terminal:
 
 - `./start dev` becomes `broker dev`, which is what it runs, without making an environment first. `.venv/bin/activate`
   puts this environment on PATH.
-- The ports 8080 and 8081 become two free ones, wherever they stand, and Redis's the one that `broker dev` prints. The command `broker task` learns the first from
-  BROKER_URL, since its default port stands nowhere.
+- The ports 8080 and 8081 become two free ones, wherever they stand, and Redis's the one that `broker dev` prints. The
+  command `broker task` learns the first from BROKER_URL, since its default port stands nowhere.
 - Commands of Docker and `./start test` are not run, but compared with what they would run.
 - A command that is not installed here, `redis-cli`, is left out with what it would hear.
 """
