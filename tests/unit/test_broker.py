@@ -317,7 +317,8 @@ async def test_closing_ends_held_calls_with_the_last_state(redis_url: str, monke
         holding = held(closing_broker, request(closing_broker))
         task = await closing_broker.create(uuid="other")
         waiting = asyncio.create_task(task.wait(20))
-        await until(lambda: closing_broker.hub.actual == 2 and len(answers) == 2, "both are held")
+        # The hub may look at a task itself that is created just when its connection is confirmed.
+        await until(lambda: closing_broker.hub.actual == 2 and len(answers) >= 2, "both are held")
     async with asyncio.timeout(2):
         assert (await holding).state is TaskState.PENDING
         with pytest.raises(TimeoutError):
