@@ -141,11 +141,13 @@ class _Connection(asyncio.Protocol):
     def write(self, data: bytes, calls: list[_Call]) -> None:
         if not self.outstanding:
             self._oldest_since = self._loop.time()
+        self.outstanding.extend(calls)
+        if self._transport is None or self._transport.is_closing():
+            # Its loss will be told in a moment; what never left may go by the next connection.
+            return
         for call in calls:
             call.was_written = True
-        self.outstanding.extend(calls)
-        if self._transport is not None:
-            self._transport.write(data)
+        self._transport.write(data)
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -409,7 +411,7 @@ class Link:
         self._on_lost()
         again = deque[_Call]()
         for call in connection.outstanding:
-            if call.command.repeatable:
+            if call.command.repeatable or not call.was_written:
                 again.append(call)
             else:
                 call.receiver.fail(self._unavailable(call))

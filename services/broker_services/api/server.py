@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
 
@@ -33,6 +34,9 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     class BoundedProtocol(HttpToolsProtocol):
         _header_bytes = 0
         _is_in_head = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
 
         def data_received(self, data: bytes) -> None:
             # The parser tells of a header only when it is complete; one without an end is counted here.
