@@ -106,7 +106,7 @@ completions = st.one_of(
     errors.map(failed),
     st.just(cancelled()),
 )
-wishes = st.builds(ClaimWish, queue=queues, most=st.integers(1, 3), max_attempts=st.sampled_from([1, 1, 2, 3]))
+wishes = st.builds(ClaimWish, queue=queues, most=st.integers(1, 3), max_attempts=st.sampled_from([1, 2, 3]))
 workers = st.sampled_from(["w1", "w2"])
 batches = st.sampled_from([1, 2, ALL_AT_ONCE])
 which_lease = st.sampled_from(["own", "own", "own", "former", "wrong"])
@@ -154,7 +154,7 @@ class TaskMachine(RuleBasedStateMachine):
         delay=delays,
         expires=st.sampled_from([1_000, 1_000, LONG_MS, LONG_MS, LONG_MS]),
         retention=st.sampled_from([0, 1_000, LONG_MS, LONG_MS]),
-        max_attempts=st.sampled_from([None, None, 1, 2]),
+        max_attempts=st.sampled_from([None, None, None, 1, 2]),
         retry_of=st.sampled_from([None, None, "r"]),
     )
     def create(
