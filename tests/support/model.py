@@ -325,12 +325,20 @@ class Model:
     def retained_bytes(self) -> int:
         return sum(task.kept for task in self.ended())
 
-    def moments(self) -> list[int]:
-        """When something becomes due, soonest first; all of it is still to come."""
+    def is_any_open(self) -> bool:
+        return any(task.is_open for task in self.tasks.values())
+
+    def is_anything_due(self) -> bool:
+        return any(at <= self.now for at in self._moments())
+
+    def next_moment(self) -> int | None:
+        """When something that is not yet due will be."""
+        return min((at for at in self._moments() if at > self.now), default=None)
+
+    def _moments(self) -> list[int]:
         tasks = self.tasks.values()
-        found = {at for task in tasks if task.is_open for at in (task.due, task.lease_end, task.expires)}
-        found |= {task.gone_at for task in self.ended()}
-        return sorted(at for at in found if at is not None and at >= self.now)
+        found = [at for task in tasks if task.is_open for at in (task.due, task.lease_end, task.expires)]
+        return [at for at in found if at is not None] + [task.gone_at for task in self.ended()]
 
     # Shared steps
 
