@@ -141,10 +141,11 @@ class _Connection(asyncio.Protocol):
     def write(self, data: bytes, calls: list[_Call]) -> None:
         if not self.outstanding:
             self._oldest_since = self._loop.time()
-        for call in calls:
-            call.was_written = True
         self.outstanding.extend(calls)
-        if self._transport is not None:
+        # One that closes already cannot be written to; what it owes is dealt with when it is lost, in a moment.
+        if self._transport is not None and not self._transport.is_closing():
+            for call in calls:
+                call.was_written = True
             self._transport.write(data)
 
     def abort(self) -> None:
@@ -175,6 +176,10 @@ class _Connection(asyncio.Protocol):
             self.abort()
         elif self.outstanding:
             self._on_reply(self.outstanding.popleft(), reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            # Said before anything was asked: that it has no place for another client, for instance.
+            log.warning("The server ends the connection: %s.", reply)
+            self.abort()
         else:
             log.error("The server answered a command that nobody sent; the connection is opened anew.")
             self.abort()
@@ -390,6 +395,7 @@ class Link:
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
+            everything.add_done_callback(_forget_outcome)
             everything.cancel()
             raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")
         try:
@@ -438,7 +444,7 @@ class Link:
         )
 
 
-def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
 
