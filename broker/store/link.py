@@ -177,6 +177,10 @@ class _Connection(asyncio.Protocol):
             self.abort()
         elif self.outstanding:
             self._on_reply(self.outstanding.popleft(), reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            # Said before anything was asked: that it has no place for another client, for instance.
+            log.warning("The server ends the connection: %s.", reply)
+            self.abort()
         else:
             log.error("The server answered a command that nobody sent; the connection is opened anew.")
             self.abort()
@@ -392,6 +396,7 @@ class Link:
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
+            everything.add_done_callback(_forget_outcome)
             everything.cancel()
             raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")
         try:
@@ -440,7 +445,7 @@ class Link:
         )
 
 
-def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
 

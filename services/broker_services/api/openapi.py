@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from broker.naming import IDEMPOTENCY_KEY_MAX_CHARS
 from broker_services.api import schemas
 from broker_services.api.calls import RAW_FIELDS, RAW_FORMS
 from broker_services.api.operations import OPERATIONS, Operation, Outcome
@@ -28,6 +29,9 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Preference-Applied": "The `Prefer` that was followed.",
     "ETag": "Changes with the answer.",
     "Allow": "The methods that the path takes.",
+}
+_HEADER_BOUNDS: Final[Mapping[str, Mapping[str, int]]] = {
+    "Idempotency-Key": {"minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX_CHARS},
 }
 _RAW: Final = "With `raw=1` the body is the result, and the other fields are read from the query."
 _PROBLEM_HEADERS: Final[Mapping[int, str]] = {405: "Allow", 429: "Retry-After", 503: "Retry-After"}
@@ -64,7 +68,7 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
         return document
     schema = components[operation.request.__name__]
     if method == "POST":
-        document["requestBody"] = _request_body(operation)
+        document["requestBody"] = {"required": "required" in schema, **_request_body(operation)}
     else:
         document["parameters"] += list(_query_parameters(schema))
     if operation.raw:
@@ -73,7 +77,8 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
 
 
 def _header_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": _HEADERS[name], "schema": {"type": "string"}}
+    schema = {"type": "string", **_HEADER_BOUNDS.get(name, {})}
+    return {"name": name, "in": "header", "description": _HEADERS[name], "schema": schema}
 
 
 def _query_parameters(schema: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
