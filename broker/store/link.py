@@ -387,6 +387,8 @@ class Link:
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
         everything = asyncio.gather(*[reply.future for reply in replies])
+        # Of a connection that is lost meanwhile nobody asks for them any more.
+        everything.add_done_callback(_forget_outcome)
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="replays the faults and the load of an earlier run")
     parser.add_argument("--apis", type=int, default=3, help="API instances")
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
-    parser.add_argument("--clients", type=int, default=24, help="clients at a time")
+    parser.add_argument("--clients", type=int, default=32, help="clients at a time")
     parser.add_argument("--lease-s", type=float, default=2.0, help="the workers' lease")
     parser.add_argument("--kinds", nargs="*", choices=[kind.name for kind in KINDS], help="only these faults")
     parser.add_argument("--stories", nargs="*", choices=list(STORIES), help="only this load")

@@ -282,6 +282,11 @@ def nothing_is_left_over(history: History) -> Iterator[str]:
     return iter(history.leftovers)
 
 
+def no_defect_is_logged(history: History) -> Iterator[str]:
+    """No process writes of an exception that nobody expected."""
+    return iter(history.defects)
+
+
 RULES: Final[dict[str, Rule]] = {
     rule.__name__.replace("_", " "): rule
     for rule in (
@@ -301,6 +306,7 @@ RULES: Final[dict[str, Rule]] = {
         none_after_the_end,
         ends_in_order,
         nothing_is_left_over,
+        no_defect_is_logged,
     )
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -41,19 +42,23 @@ GIVE_BACK_S: Final = 5.0
 EXIT_GRACE_S: Final = 1.5
 PERMANENT_KEYS: Final = frozenset({naming.sequence_key(), naming.retained_bytes_key(), naming.sweep_turn_key()})
 
+_DEFECT: Final = re.compile(r"^Traceback.*|(?:ERROR|CRITICAL) asyncio: .*|.* failed\.$", re.MULTILINE)
+
 
 class Member:
     """One process of the deployment, which comes back whenever it ends.
 
     Args:
         name: For the history.
-        arguments: Of the command `broker`, without the server's URL.
+        service: Its process.
+        log: What it writes.
         port: Where it answers; None for a worker.
         proxy: Its way to the server.
     """
 
-    def __init__(self, name: str, service: ServiceProcess, port: int | None, proxy: FaultyProxy) -> None:
+    def __init__(self, name: str, service: ServiceProcess, log: Path, port: int | None, proxy: FaultyProxy) -> None:
         self.name = name
+        self.log = log
         self.service = service
         self.port = port
         self.proxy = proxy
@@ -173,6 +178,12 @@ class Deployment:
             for execution in read_executions(folder)
         ]
 
+    def find_defects(self) -> None:
+        """What a process logged that tells of a defect, whatever was done to it."""
+        for member in self.members.values():
+            lines = Counter(_DEFECT.findall(member.log.read_text(errors="replace")))
+            self.history.defects += [f"{member.name} logged {count} times: {line}" for line, count in lines.items()]
+
     async def find_leftovers(self) -> None:
         """What is still there that should be gone, once every task has ended and every caller is answered."""
         store = redis.Redis.from_url(self.server.url)
@@ -252,7 +263,7 @@ def _member(name: str, proxy: FaultyProxy, folder: Path, settings: dict[str, Any
     what = ("worker", HANDLERS) if port is None else ("api", "--host", ADDRESS, "--port", str(port))
     log = folder / f"{name}.log"
     service = ServiceProcess(*what, "--redis-url", proxy.url, log=log, command=command, **settings)
-    return Member(name, service, port, proxy)
+    return Member(name, service, log, port, proxy)
 
 
 async def _stop_all(members: Sequence[Member]) -> None:

@@ -100,3 +100,4 @@ class History(msgspec.Struct, kw_only=True):
     disturbances: list[Disturbance] = []
     exits: list[Exit] = []
     leftovers: list[str] = []
+    defects: list[str] = []

@@ -36,7 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 60.0
     apis: int = 3
     workers: int = 3
-    clients: int = 24
+    clients: int = 32
     lease_s: float = 2.0
     kinds: list[str] | None = None
     stories: list[str] | None = None
@@ -86,6 +86,7 @@ async def run(options: Options, folder: Path | None = None) -> tuple[Report, His
         await _ask_for_all(running)
         await running.find_leftovers()
         running.assign_executions(executions)
+        running.find_defects()
         dropped = sum(member.proxy.dropped for member in running.members.values())
         return _report(options, running.history, dropped), running.history
 

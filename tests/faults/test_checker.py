@@ -218,5 +218,9 @@ def test_leftovers() -> None:
     assert violated(leftovers=["channel q-response-t"]) == {"nothing is left over"}
 
 
+def test_defects() -> None:
+    assert violated(defects=["api1: Traceback"]) == {"no defect is logged"}
+
+
 def test_every_rule_says_what_it_demands() -> None:
     assert all(rule.__doc__ for rule in RULES.values())

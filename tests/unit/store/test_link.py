@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -312,6 +313,21 @@ async def test_a_server_that_never_greets(proxy: Proxy) -> None:
     with pytest.raises(StoreUnavailableError):
         await Link(Topology.from_url(proxy.url), name="test").open(timeout=0.2)
     assert time.monotonic() - started < 2
+
+
+async def test_a_connection_that_is_lost_during_the_greeting_is_no_defect(
+    proxy: Proxy, open_link: OpenLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await open_link(proxy.url)
+    proxy.keep_replies()
+    proxy.cut()
+    proxy.received.clear()
+    await until(lambda: proxy.received, "the next connection waits to be greeted")
+    proxy.cut()
+    proxy.thaw()
+    assert await link.send(Command(("PING",), repeatable=True)) == b"PONG"
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_wrong_password_is_for_the_operator(own_server: OwnServer, open_link: OpenLink) -> None:
