@@ -138,13 +138,18 @@ class _Connection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more; uvloop raises where asyncio would ignore it."""
+        return self._transport is None or self._transport.is_closing()
+
     def write(self, data: bytes, calls: list[_Call]) -> None:
         if not self.outstanding:
             self._oldest_since = self._loop.time()
         for call in calls:
             call.was_written = True
         self.outstanding.extend(calls)
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def abort(self) -> None:
@@ -305,7 +310,8 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closing:
+            # What waits leaves with the next connection.
             return
         calls = [call for call in self._waiting if not call.receiver.is_abandoned]
         self._waiting.clear()
