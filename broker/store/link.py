@@ -138,6 +138,11 @@ class _Connection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more; uvloop raises where asyncio would ignore it."""
+        return self._transport is None or self._transport.is_closing()
+
     def write(self, data: bytes, calls: list[_Call]) -> None:
         if not self.outstanding:
             self._oldest_since = self._loop.time()
@@ -311,7 +316,8 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closing:
+            # What waits leaves with the next connection.
             return
         calls = [call for call in self._waiting if not call.receiver.is_abandoned]
         self._waiting.clear()
@@ -393,6 +399,8 @@ class Link:
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
         everything = asyncio.gather(*[reply.future for reply in replies])
+        # Of a connection that is lost meanwhile nobody asks for them any more.
+        everything.add_done_callback(_forget_outcome)
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
