@@ -54,9 +54,21 @@ class TaskNotFoundError(BrokerError):
 
 
 class TaskConflictError(BrokerError):
-    """The uuid already names a task with another queue or another payload."""
+    """The uuid already names a task with another queue or payload, or one that is still open where it must have ended."""
 
     code = "task-conflict"
+
+
+class QueueFullError(BrokerError):
+    """The queue has as many pending tasks as it may have."""
+
+    code = "queue-full"
+
+
+class TooManyWaitersError(BrokerError):
+    """This process holds as many waits as it may. The task, if there is one, goes on; calls that do not wait work."""
+
+    code = "too-many-waiters"
 
 
 class IdempotencyMismatchError(BrokerError):

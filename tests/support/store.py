@@ -65,7 +65,6 @@ def new_task(
     retention_ms: int = LONG_MS,
     max_attempts: int | None = None,
     idempotency: str | None = None,
-    retry_of: str | None = None,
 ) -> NewTask:
     """A task to create, with a fresh seal."""
     return NewTask(
@@ -81,7 +80,6 @@ def new_task(
         max_attempts=max_attempts,
         seal=new_secret(),
         idempotency=idempotency,
-        retry_of=retry_of,
     )
 
 
