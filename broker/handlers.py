@@ -73,7 +73,7 @@ class Handler(msgspec.Struct, frozen=True):
         if not bool(getattr(error, "retry", True)) or isinstance(error, self.no_retry_on):
             return False
         # A TaskError(retry=True) asks for it by name.
-        return isinstance(error, self.retry_on) or isinstance(error, TaskError)
+        return isinstance(error, (*self.retry_on, TaskError))
 
     def retry_delay_s(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt`: doubling, the upper half of it jittered."""

@@ -150,6 +150,8 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
             return _saying(sentence, TaskAlreadyFinalError(uuid, winner, bytes(problem.task)))
         case StoreUnavailableError.code:
             return StoreUnavailableError(sentence, may_have_run=may_have_run)
+        case QueueFullError.code:
+            return QueueFullError(sentence, retry_after_s=answer.retry_after_s)
         case InvalidRequestError.code:
             return InvalidRequestError(sentence, field=problem.field)
         case code if code in _plain:
@@ -163,7 +165,6 @@ _plain: Final[dict[str, Callable[[str], BrokerError]]] = {
     LeaseLostError.code: LeaseLostError,
     MalformedJsonError.code: MalformedJsonError,
     PayloadTooLargeError.code: PayloadTooLargeError,
-    QueueFullError.code: QueueFullError,
     TaskConflictError.code: TaskConflictError,
     TooManyWaitersError.code: TooManyWaitersError,
 }

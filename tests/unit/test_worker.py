@@ -14,6 +14,7 @@ import pytest
 from broker import executor as executor_module
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
+from broker.handlers import Handler
 from broker.request_bell import RequestBell
 from broker.settings import Settings
 from broker.task import DEFERRED, Task
@@ -109,6 +110,7 @@ def test_a_decorated_function_is_a_handler_and_stays_itself(worker: Worker) -> N
 
     assert worker.handler("q", concurrency=2, timeout=3, max_attempts=4)(function) is function
     handler = worker.handlers["q"]
+    assert (handler.retry_on, handler.no_retry_on) == ((Exception,), ())
     assert (handler.function, handler.concurrency, handler.timeout_s, handler.max_attempts) == (function, 2, 3, 4)
 
 
@@ -118,8 +120,17 @@ def test_one_handler_per_queue(worker: Worker) -> None:
         worker.handler("q")(print)
 
 
-@pytest.mark.parametrize("arguments", [{"concurrency": 0}, {"timeout": 0}, {"max_attempts": 0}])
-def test_arguments_that_cannot_work(worker: Worker, arguments: dict[str, int]) -> None:
+def test_errors_are_named_as_except_names_them(worker: Worker) -> None:
+    worker.handler("q", retry_on=OSError, no_retry_on=[ValueError, KeyError], min_backoff=0.5, max_backoff=2)(print)
+    handler = worker.handlers["q"]
+    assert (handler.retry_on, handler.no_retry_on) == ((OSError,), (ValueError, KeyError))
+    assert (handler.min_backoff_s, handler.max_backoff_s) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"concurrency": 0}, {"timeout": 0}, {"max_attempts": 0}, {"min_backoff": 61}, {"retry_on": ["x"]}]
+)
+def test_arguments_that_cannot_work(worker: Worker, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         worker.handler("q", **arguments)(print)
 
@@ -239,7 +250,7 @@ async def test_several_workers_run_each_task_once(redis_url: str, store: Store) 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "retry_delay_s", lambda _: 0.001)
+    monkeypatch.setattr(Handler, "retry_delay_s", lambda *_: 0.001)
 
 
 @pytest.mark.usefixtures("quick_retries")

@@ -17,7 +17,7 @@ RESERVED: Final = 512
 
 
 def fit_waiters(settings: Settings) -> Settings:
-    """The settings with no more waiters than this process may have sockets, after raising that limit as far as it goes."""
+    """The settings, with no more waiters than this process may have sockets; that limit is raised as far as it goes."""
     allowed = _raised_limit()
     room = allowed - min(RESERVED, allowed // 4)
     if allowed == resource.RLIM_INFINITY or room >= settings.max_waiters:

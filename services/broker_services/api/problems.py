@@ -93,5 +93,5 @@ def problem_answer(error: BrokerError, *, path: str, language: Language) -> Answ
 
 
 def _spread_retry_after() -> bytes:
-    """One to three seconds, so that callers who are refused together do not come back together (Nacos does the same)."""
+    """One to three seconds, so that callers who were refused at once do not come back at once (Nacos does the same)."""
     return b"%d" % random.randint(1, 3)  # noqa: S311

@@ -19,6 +19,7 @@ from broker.errors import (
     LeaseLostError,
     MalformedJsonError,
     PayloadTooLargeError,
+    QueueFullError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
@@ -145,7 +146,7 @@ async def test_key_and_language_stand_in_the_headers() -> None:
         (422, "idempotency-mismatch", IdempotencyMismatchError),
         (422, "invalid-request", InvalidRequestError),
         (401, "unauthorized", ApiError),
-        (429, "queue-full", ApiError),
+        (429, "queue-full", QueueFullError),
         (418, "of-tomorrow", ApiError),
     ],
 )
@@ -168,9 +169,10 @@ async def test_the_winner_of_a_final_task_comes_with_the_error() -> None:
 
 async def test_a_full_queue_tells_when_to_try_again() -> None:
     api = FakeApi(problem(429, "queue-full", retry_after="4"))
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(QueueFullError) as caught:
         await api.client().create()
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 4.0)
+    assert caught.value.retry_after_s == 4.0
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize(
