@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,11 +26,10 @@ async def all_pages(store: Store, **arguments: object) -> list[Page]:
 
 
 @pytest.fixture
-def small_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a few tasks reach."""
     monkeypatch.setattr(queries, "LOOKS_PER_SCRIPT", 3)
     monkeypatch.setattr(queries, "MOST_LOOKS", 6)
-    yield
 
 
 async def test_an_empty_store_has_an_empty_page(store: Store) -> None:

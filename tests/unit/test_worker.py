@@ -556,3 +556,59 @@ async def test_a_worker_ends_though_its_server_is_away(
         await proxy.refuse()
         await background.stop(deadline_s=5)
     assert store.record()["state"] == "running"  # until its lease runs out
+
+
+async def test_a_worker_is_counted_while_it_serves_a_queue(redis_url: str, store: Store, worker: Worker) -> None:
+    worker.handler("q")(print)
+
+    async def workers() -> list[int]:
+        return [numbers.workers for numbers in await store.queries.read_queues()]
+
+    async def is_there() -> bool:
+        return await workers() == [1]
+
+    async with running(worker, redis_url):
+        await until(is_there, "it is there")
+    assert await workers() == [0]
+
+
+async def test_an_error_that_must_not_be_retried(redis_url: str, store: Store, worker: Worker) -> None:
+    @worker.handler("q", no_retry_on=ValueError)
+    async def handler(task: Task) -> None:
+        raise ValueError("bad")
+
+    await store.create()
+    async with running(worker, redis_url):
+        await until_ended(store)
+    document = await store.document()
+    assert (document["attempt"], document["error"]) == (1, {"code": "ValueError", "message": "bad"})
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_timeout_counts_as_a_timeout_error(redis_url: str, store: Store, worker: Worker, kind: str) -> None:
+    gate = threading.Event()
+
+    async def endless(_: Task) -> None:
+        await asyncio.Event().wait()
+
+    def stuck(_: Task) -> None:
+        gate.wait(20)
+
+    worker.handler("q", timeout=0.05, no_retry_on=TimeoutError)(endless if kind == "async" else stuck)
+    await store.create()
+    async with running(worker, redis_url):
+        await until_ended(store)
+        gate.set()
+    document = await store.document()
+    assert (document["attempt"], document["error"]["code"]) == (1, "timeout")
+
+
+async def test_the_pause_between_attempts_is_the_handlers_own(redis_url: str, store: Store, worker: Worker) -> None:
+    @worker.handler("q", min_backoff=30, max_backoff=40)
+    async def handler(task: Task) -> None:
+        raise ValueError
+
+    await store.create()
+    async with running(worker, redis_url):
+        await until(lambda: "due" in store.record(), "it is to be retried")
+    assert 15_000 - 5_000 <= int(store.record()["due"]) - store.now_ms() <= 30_000
