@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         LeaseLostError,
         MalformedJsonError,
         PayloadTooLargeError,
+        QueueFullError,
         StoreError,
         StoreUnavailableError,
         TaskAlreadyFinalError,
         TaskConflictError,
         TaskError,
         TaskNotFoundError,
+        TooManyWaitersError,
     )
     from broker.settings import Settings
     from broker.task import DEFERRED, Task, TaskFailure, TaskState
@@ -48,6 +50,7 @@ __all__ = [
     "LeaseLostError",
     "MalformedJsonError",
     "PayloadTooLargeError",
+    "QueueFullError",
     "Settings",
     "StoreError",
     "StoreUnavailableError",
@@ -58,6 +61,7 @@ __all__ = [
     "TaskFailure",
     "TaskNotFoundError",
     "TaskState",
+    "TooManyWaitersError",
     "Worker",
 ]
 

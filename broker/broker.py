@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,15 +17,26 @@ from broker import values
 from broker.background import Background
 from broker.creation import Creation
 from broker.deadlines import MOST_S
-from broker.errors import BrokerError, StoreUnavailableError
+from broker.errors import BrokerError, StoreUnavailableError, TooManyWaitersError
 from broker.naming import DEFAULT_QUEUE
+from broker.presence import Presence
 from broker.recovery import Recovery
-from broker.requests import ChangeRequest, CreateRequest, NewTask, completion, convert, new_task
+from broker.requests import (
+    ChangeRequest,
+    CreateRequest,
+    ListRequest,
+    NewTask,
+    RetryRequest,
+    completion,
+    convert,
+    new_task,
+    retry,
+)
 from broker.response_hub import ResponseHub, Waiter
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
-from broker.store.queries import Queries, StoredTask
+from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
 from broker.store.topology import Topology
 from broker.store.transitions import Changed, Created, Transitions
 from broker.task import Task, TaskState, task_from_json
@@ -33,6 +45,13 @@ LAST_LOOK_S: Final = 0.5
 """How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
 
 T = TypeVar("T")
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """Tasks, newest created first, and the cursor of the next page, None at the end."""
+
+    items: Sequence[Task]
+    cursor: str | None
 
 
 class Broker:
@@ -79,6 +98,8 @@ class Broker:
         except BaseException:
             await self._link.close()
             raise
+        self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
+        self._background.spawn(self._presence.report_forever(), "presence")
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
             self._background.spawn(recovery.run_forever(), "recovery")
@@ -87,6 +108,7 @@ class Broker:
         """Disconnects. Waits still held here end as if their time were over."""
         self.hub.end_all()
         await self._background.cancel()
+        await self._presence.leave()
         await self.hub.close()
         await self._link.close()
 
@@ -121,6 +143,7 @@ class Broker:
         Raises:
             InvalidRequestError, PayloadTooLargeError: An argument is not acceptable.
             TaskConflictError, IdempotencyMismatchError: uuid or key stand for another request.
+            QueueFullError: The queue takes no more.
             StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
         """
         fields: dict[str, Any] = {
@@ -180,6 +203,43 @@ class Broker:
         """Cancels a task, telling its handler if one runs. Raises as `change` does."""
         return await self.change(uuid, TaskState.CANCELLED)
 
+    async def retry(self, uuid: str, *, idempotency_key: str | None = None) -> Task:
+        """Makes a new task of a failed or expired one: same queue, payload, priority, limits and time to live.
+
+        Args:
+            uuid: The ended task, which does not change; the new one's `retry_of`.
+            idempotency_key: Makes a repeated call find the same new task; without it, each call makes another one.
+
+        Raises:
+            TaskConflictError: It is still open.
+            TaskAlreadyFinalError: It succeeded or was cancelled.
+            TaskNotFoundError, QueueFullError, InvalidRequestError
+        """
+        new = await self.retry_ended(convert({"uuid": uuid}, RetryRequest), idempotency_key=idempotency_key)
+        return task_from_json(new.document, self)
+
+    async def list(
+        self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> TaskPage:
+        """A page of tasks, newest created first. It may be short, or empty, while it has a cursor.
+
+        Args:
+            queue: Only this queue's.
+            state: Only those in this state now.
+            cursor: Of the page before.
+            limit: Tasks at most, 1 to 500.
+
+        Raises:
+            InvalidRequestError: An argument is not acceptable.
+        """
+        fields = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}
+        page = await self.list_stored(convert(fields, ListRequest))
+        return TaskPage([task_from_json(item.document, self) for item in page.items], page.cursor)
+
+    async def queues(self) -> Sequence[QueueNumbers]:
+        """What each known queue holds, and who is there for it."""
+        return await self.queries.read_queues()
+
     # TaskActions
 
     async def wait(self, task: Task, timeout: float) -> Task:
@@ -204,16 +264,28 @@ class Broker:
         outcome = completion(request, max_bytes=self.settings.max_body_bytes)
         return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
 
+    async def retry_ended(self, request: RetryRequest, *, idempotency_key: str | None = None) -> StoredTask:
+        """As `retry`, from a request."""
+        return await self.transitions.retry_ended(retry(request, self.settings, idempotency_key=idempotency_key))
+
+    async def list_stored(self, request: ListRequest) -> Page:
+        """As `list`, from a request and with the task JSON as it is stored."""
+        return await self.queries.list_tasks(
+            queue=request.queue, state=request.state, cursor=request.cursor, limit=request.limit
+        )
+
     async def create_and_hold(self, new: NewTask, wait_s: float) -> StoredTask:
         """Creates a task, or attaches, and holds until it has ended or the wait is over.
 
         Raises:
-            TaskConflictError, IdempotencyMismatchError
+            TaskConflictError, IdempotencyMismatchError, QueueFullError
+            TooManyWaitersError: Nothing was created.
             StoreUnavailableError: The creation was never confirmed.
         """
         if wait_s <= 0:
             created = await self.transitions.create(new)
             return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+        self._refuse_beyond_limit()
         ends = self._end_of(wait_s)
         creation = Creation(self.hub, new, wait_s)
         try:
@@ -233,11 +305,18 @@ class Broker:
 
         Raises:
             TaskNotFoundError: At once, whatever the wait.
+            TooManyWaitersError: The task is open, and no more waits are held here.
             StoreUnavailableError
         """
         if wait_s <= 0:
             return await self.queries.read(uuid)
         return await self._hold(uuid, self._end_of(wait_s))
+
+    def _refuse_beyond_limit(self) -> None:
+        if self.hub.held >= self.settings.max_waiters:
+            raise TooManyWaitersError(
+                f"{self.hub.held} calls are held here, and no more: ask another instance, or without a wait."
+            )
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
@@ -246,6 +325,7 @@ class Broker:
         task = await self._by(ends, self.queries.read(uuid))
         if task.state.is_terminal:
             return task
+        self._refuse_beyond_limit()
         waiter = self.hub.join(task.queue, uuid, task.seal, ends - self._now())
         try:
             waiter.confirm(task.seal)

@@ -54,9 +54,25 @@ class TaskNotFoundError(BrokerError):
 
 
 class TaskConflictError(BrokerError):
-    """The uuid already names a task with another queue or another payload."""
+    """The uuid already names a task with another queue or payload, or one that is still open and must not be."""
 
     code = "task-conflict"
+
+
+class QueueFullError(BrokerError):
+    """The queue has as many pending tasks as it may have. `retry_after_s`: when to try again, if an API said so."""
+
+    code = "queue-full"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyWaitersError(BrokerError):
+    """This process holds as many waits as it may. The task, if there is one, goes on; calls that do not wait work."""
+
+    code = "too-many-waiters"
 
 
 class IdempotencyMismatchError(BrokerError):

@@ -27,7 +27,7 @@ from broker.errors import (
     TaskError,
     TaskNotFoundError,
 )
-from broker.handlers import Handler, ThreadLane, retry_delay_s
+from broker.handlers import Handler, ThreadLane
 from broker.requests import Completion, milliseconds
 from broker.settings import Settings
 from broker.store.transitions import Claimed, Transitions
@@ -211,10 +211,10 @@ class Executor:
         except asyncio.CancelledError:
             return _end_of_cancelled(attempt)
         except TaskError as error:
-            return _failure_of(error)
+            return _failure_of(error, attempt.handler)
         except Exception as error:  # whatever a handler raises is its task's error
             _log_failure(attempt, error)
-            return _failure_of(error)
+            return _failure_of(error, attempt.handler)
         finally:
             self._deadlines.stop(attempt, tick)
         return None if result is DEFERRED else self._success(result)
@@ -261,14 +261,15 @@ class Executor:
         failed = Completion(state=TaskState.FAILED, error=failure.error)
         if not failure.may_retry:
             return lambda: self._transitions.finish(uuid, failed, lease=lease)
-        delay_ms = milliseconds(retry_delay_s(attempt.claimed.attempt))
+        delay_ms = milliseconds(attempt.handler.retry_delay_s(attempt.claimed.attempt))
         return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
 
 
 def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
     if attempt.stop is Stop.TIMEOUT:
         limit = attempt.handler.timeout_s
-        return _failure("timeout", f"The handler took longer than {limit:g} s.", may_retry=True)
+        may_retry = attempt.handler.may_retry(TimeoutError())
+        return _failure("timeout", f"The handler took longer than {limit:g} s.", may_retry=may_retry)
     if attempt.stop is not None:
         return attempt.stop
     return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
@@ -302,13 +303,13 @@ def _task(attempt: Attempt) -> Task:
     )
 
 
-def _failure_of(error: Exception) -> Failure:
+def _failure_of(error: Exception, handler: Handler) -> Failure:
     code = getattr(error, "code", None)
     return _failure(
         code if isinstance(code, str) and code else type(error).__name__,
         _text_of(error),
         details=getattr(error, "details", None),
-        may_retry=bool(getattr(error, "retry", True)),
+        may_retry=handler.may_retry(error),
     )
 
 

@@ -6,24 +6,26 @@ import asyncio
 import inspect
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
 
 from broker import naming
-from broker.errors import ConfigurationError
-from broker.requests import DEFAULT_MAX_ATTEMPTS
+from broker.errors import ConfigurationError, TaskError
+from broker.requests import DEFAULT_MAX_ATTEMPTS, MOST_SECONDS
 from broker.task import Task
 
 HandlerFunction = Callable[[Task], Awaitable[Any]] | Callable[[Task], Any]
+ErrorTypes = type[BaseException] | Sequence[type[BaseException]]
+"""What `except` takes: one class of errors, or several."""
 
 DEFAULT_CONCURRENCY: Final = 16
 DEFAULT_TIMEOUT_S: Final = 300.0
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MOST_S: Final = 60.0
-MOST_DOUBLINGS: Final = 10
+MOST_DOUBLINGS: Final = 60
 
 
 class Handler(msgspec.Struct, frozen=True):
@@ -34,6 +36,10 @@ class Handler(msgspec.Struct, frozen=True):
     concurrency: int = DEFAULT_CONCURRENCY
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    min_backoff_s: float = BACKOFF_FIRST_S
+    max_backoff_s: float = BACKOFF_MOST_S
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    no_retry_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
         if not naming.is_queue(self.queue):
@@ -45,6 +51,14 @@ class Handler(msgspec.Struct, frozen=True):
             raise ConfigurationError(
                 f"The handler of {self.queue} has timeout={self.timeout_s}; it must be a positive number of seconds."
             )
+        if not 0 <= self.min_backoff_s <= self.max_backoff_s <= MOST_SECONDS:
+            raise ConfigurationError(
+                f"The handler of {self.queue} has min_backoff={self.min_backoff_s} and max_backoff="
+                f"{self.max_backoff_s}; both must be seconds, the first not above the second."
+            )
+        for name, types in (("retry_on", self.retry_on), ("no_retry_on", self.no_retry_on)):
+            if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
+                raise ConfigurationError(f"The handler of {self.queue} has {name}={types}; it takes exception classes.")
         if not callable(self.function):
             raise ConfigurationError(f"The handler of {self.queue} is {self.function!r}, which cannot be called.")
 
@@ -53,6 +67,19 @@ class Handler(msgspec.Struct, frozen=True):
         """Whether the function is awaited on the loop; any other runs in a thread."""
         function = self.function
         return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+    def may_retry(self, error: BaseException) -> bool:
+        """Whether another attempt could help after `error`; an error's own `retry` has a say, too."""
+        if not bool(getattr(error, "retry", True)) or isinstance(error, self.no_retry_on):
+            return False
+        # A TaskError(retry=True) asks for it by name.
+        return isinstance(error, (*self.retry_on, TaskError))
+
+    def retry_delay_s(self, attempt: int) -> float:
+        """Seconds before the attempt after `attempt`: doubling, the upper half of it jittered."""
+        doublings = min(attempt - 1, MOST_DOUBLINGS)
+        delay = min(self.min_backoff_s * 2.0**doublings, self.max_backoff_s)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class ThreadLane:
@@ -76,13 +103,6 @@ class ThreadLane:
     def close(self) -> None:
         """Takes no more work; threads end with their functions."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def retry_delay_s(attempt: int) -> float:
-    """Seconds before the attempt after `attempt`: 1 s doubling to 60 s, the upper half of it jittered."""
-    doublings = min(attempt - 1, MOST_DOUBLINGS)
-    delay = min(BACKOFF_FIRST_S * 2.0**doublings, BACKOFF_MOST_S)
-    return delay * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def _call_if_open(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

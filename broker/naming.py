@@ -105,6 +105,46 @@ def pending_key(queue: str) -> str:
     return pending_prefix() + queue
 
 
+def queue_prefix() -> str:
+    """What a queue is appended to for its numbers."""
+    return KEY_PREFIX + "queue:"
+
+
+def queue_key(queue: str) -> str:
+    """Hash: how many tasks of a queue are running, deferred and delayed, and when it was noted as known."""
+    return queue_prefix() + queue
+
+
+def queues_key() -> str:
+    """Sorted set: the known queues, by when they were noted last, in milliseconds."""
+    return KEY_PREFIX + "queues"
+
+
+def workers_prefix() -> str:
+    """What a queue is appended to for the workers that serve it."""
+    return KEY_PREFIX + "workers:"
+
+
+def workers_key(queue: str) -> str:
+    """Sorted set: worker processes of a queue, by the time until which they count."""
+    return workers_prefix() + queue
+
+
+def waiters_prefix() -> str:
+    """What a queue is appended to for the calls that are held for its tasks."""
+    return KEY_PREFIX + "waiters:"
+
+
+def waiters_key(queue: str) -> str:
+    """Sorted set: processes that hold calls for a queue's tasks, by the time until which they count."""
+    return waiters_prefix() + queue
+
+
+def created_key() -> str:
+    """Sorted set: all tasks that have a record, by creation."""
+    return KEY_PREFIX + "created"
+
+
 def delayed_key() -> str:
     """Sorted set: tasks that become claimable later, by due time in milliseconds."""
     return KEY_PREFIX + "delayed"

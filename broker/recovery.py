@@ -54,6 +54,7 @@ class Recovery:
             self._transitions.sweep_delayed,
             self._transitions.sweep_expired,
             self._forget_ended,
+            self._transitions.sweep_queues,
         ):
             try:
                 await _repeat(sweep)

@@ -23,8 +23,12 @@ T = TypeVar("T")
 
 MOST_SECONDS: Final = 10 * 365 * 86_400
 DEFAULT_MAX_ATTEMPTS: Final = 3
+DEFAULT_MOST_PENDING: Final = 100_000
+
+CURSOR_PATTERN: Final = r"^[0-9a-f]{1,13}$(?!\n)"
 
 _PATTERNS_IN_WORDS: Final = {
+    CURSOR_PATTERN: "a cursor as the page before gave it",
     naming.UUID_PATTERN: "1 to 128 letters, digits, `_` or `-`, the first a letter or digit",
     naming.QUEUE_PATTERN: "1 to 64 of a-z, 0-9, `_`, `.` or `-`, a letter or digit at both ends, and neither "
     "`-request-` nor `-response-` inside or at the end",
@@ -93,8 +97,35 @@ class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     wait: Wait | None = None
 
 
+class RetryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Asks for a new task like one that has failed or expired."""
+
+    uuid: Uuid
+
+
+class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Reads a page of tasks, newest created first."""
+
+    queue: Queue | None = None
+    state: (
+        Annotated[
+            Literal["pending", "running", "succeeded", "failed", "cancelled", "expired"],
+            Meta(description="Only tasks that are in this state now."),
+        ]
+        | None
+    ) = None
+    cursor: Annotated[str, Meta(pattern=CURSOR_PATTERN, description="Of the page before; where to go on.")] | None = (
+        None
+    )
+    limit: Annotated[int, Meta(ge=1, le=500, description="Tasks on a page at most.")] = 50
+
+
+class QueuesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Reads the numbers of all queues."""
+
+
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task to create, checked; times in milliseconds."""
+    """A task to create, checked; times in milliseconds. The last two say when its queue is full, and what then."""
 
     uuid: str
     uuid_is_chosen: bool
@@ -108,7 +139,19 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int | None
     seal: str
     idempotency: str | None
-    retry_of: str | None = None
+    most_pending: int = DEFAULT_MOST_PENDING
+    drops_oldest: bool = False
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """A new task to make of an ended one, checked."""
+
+    uuid: str
+    new_uuid: str
+    seal: str
+    idempotency: str | None
+    most_pending: int = DEFAULT_MOST_PENDING
+    drops_oldest: bool = False
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +227,25 @@ def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str
         max_attempts=request.max_attempts,
         seal=new_secret(),
         idempotency=_idempotency_digest(request.queue, idempotency_key),
+        most_pending=settings.queue_max_pending,
+        drops_oldest=settings.queue_full == "drop-oldest",
+    )
+
+
+def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | None = None) -> Retry:
+    """Names the new task.
+
+    Raises:
+        InvalidRequestError: The key is not acceptable.
+    """
+    return Retry(
+        uuid=request.uuid,
+        new_uuid=new_uuid(),
+        seal=new_secret(),
+        # No queue has a name with a space: the keys of retries are apart from those of creates.
+        idempotency=_idempotency_digest(f"retry of {request.uuid}", idempotency_key),
+        most_pending=settings.queue_max_pending,
+        drops_oldest=settings.queue_full == "drop-oldest",
     )
 
 
@@ -238,7 +300,7 @@ def _error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:
     return encoded
 
 
-def _idempotency_digest(queue: str, key: str | None) -> str | None:
+def _idempotency_digest(scope: str, key: str | None) -> str | None:
     if key is None:
         return None
     if not 1 <= len(key) <= naming.IDEMPOTENCY_KEY_MAX_CHARS:
@@ -247,7 +309,7 @@ def _idempotency_digest(queue: str, key: str | None) -> str | None:
             field="Idempotency-Key",
         )
     try:
-        text = f"{queue}\0{key}".encode()
+        text = f"{scope}\0{key}".encode()
     except UnicodeEncodeError:
         raise InvalidRequestError("`Idempotency-Key` holds a lone surrogate.", field="Idempotency-Key") from None
     digest = hashlib.blake2b(text, digest_size=24).digest()

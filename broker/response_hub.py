@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -116,6 +116,7 @@ class ResponseHub:
         self._last_probe_heard: float | None = None
         self._is_confirmed = False
         self._held = 0
+        self._held_of: Counter[str] = Counter()
         self._is_ending = False
         self.rescued = 0
         self._link = Link(
@@ -139,6 +140,11 @@ class ResponseHub:
     def held(self) -> int:
         """Waits held now."""
         return self._held
+
+    @property
+    def held_by_queue(self) -> Mapping[str, int]:
+        """The same by the queue of the task, as far as any are held."""
+        return self._held_of
 
     @property
     def desired(self) -> int:
@@ -192,6 +198,7 @@ class ResponseHub:
         waiter = Waiter(channel, DeferredResult(0 if self._is_ending else timeout, self.deadlines), seal)
         channel.waiters.add(waiter)
         self._held += 1
+        self._held_of[queue] += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -201,6 +208,9 @@ class ResponseHub:
             return
         channel.waiters.discard(waiter)
         self._held -= 1
+        self._held_of[channel.queue] -= 1
+        if not self._held_of[channel.queue]:
+            del self._held_of[channel.queue]
         waiter.deferred.abandon()
         if channel.waiters:
             return

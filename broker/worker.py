@@ -8,12 +8,23 @@ import os
 import random
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from broker.background import Background
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.executor import Executor
-from broker.handlers import DEFAULT_CONCURRENCY, DEFAULT_TIMEOUT_S, Handler, HandlerFunction, ThreadLane
+from broker.handlers import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MOST_S,
+    DEFAULT_CONCURRENCY,
+    DEFAULT_TIMEOUT_S,
+    ErrorTypes,
+    Handler,
+    HandlerFunction,
+    ThreadLane,
+)
+from broker.presence import Presence
 from broker.recovery import Recovery
 from broker.request_bell import RequestBell
 from broker.requests import DEFAULT_MAX_ATTEMPTS, milliseconds
@@ -55,6 +66,10 @@ class Worker:
         concurrency: int = DEFAULT_CONCURRENCY,
         timeout: float = DEFAULT_TIMEOUT_S,
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        min_backoff: float = BACKOFF_FIRST_S,
+        max_backoff: float = BACKOFF_MOST_S,
+        retry_on: ErrorTypes = (Exception,),
+        no_retry_on: ErrorTypes = (),
     ) -> Callable[[F], F]:
         """Makes the decorated function the handler of a queue; a plain `def` runs in a bounded thread pool.
 
@@ -63,6 +78,12 @@ class Worker:
             concurrency: Tasks it runs at a time in this process.
             timeout: Seconds after which an attempt is given up as failed.
             max_attempts: Executions at most, where the task names no limit of its own.
+            min_backoff: Seconds before the second attempt; they double with each further one, and up to half of them
+                is taken off at random.
+            max_backoff: Seconds between two attempts at most.
+            retry_on: Errors after which another attempt may help; any other fails the task at once. A `timeout` that
+                is over counts as a TimeoutError.
+            no_retry_on: Errors that fail the task at once, although `retry_on` covers them.
 
         Raises:
             ConfigurationError: The queue has a handler already, or an argument cannot be used.
@@ -71,7 +92,17 @@ class Worker:
         def register(function: F) -> F:
             if queue in self.handlers:
                 raise ConfigurationError(f"The queue {queue} has a handler already; a worker takes one per queue.")
-            self.handlers[queue] = Handler(queue, function, concurrency, timeout, max_attempts)
+            self.handlers[queue] = Handler(
+                queue,
+                function,
+                concurrency,
+                timeout,
+                max_attempts,
+                min_backoff,
+                max_backoff,
+                _as_types(retry_on),
+                _as_types(no_retry_on),
+            )
             return function
 
         return register
@@ -97,6 +128,11 @@ class Worker:
             await process.drain()
         finally:
             await process.close()
+
+
+def _as_types(given: ErrorTypes) -> tuple[type[BaseException], ...]:
+    """As `except` takes them: one class, or several."""
+    return (given,) if isinstance(given, type) else tuple(given)
 
 
 class _Lane:
@@ -127,6 +163,8 @@ class _WorkerProcess:
             scripts=tuple(script.source for script in scripts.ALL),
         )
         self._transitions = Transitions(self._link)
+        presence = dict.fromkeys(self._lanes, 1)
+        self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)
         self._executor = Executor(self._transitions, settings)
         self._bell = RequestBell(
             topology,
@@ -149,6 +187,7 @@ class _WorkerProcess:
             raise
         recovery = Recovery(self._transitions, self._settings, self._name)
         self._background.spawn(recovery.run_forever(), "recovery")
+        self._background.spawn(self._presence.report_forever(), "presence")
         self._background.spawn(self._executor.renew_forever(), "lease renewal")
         self._background.spawn(self._ask_unrung(), "slow asking")
         self._claiming = self._background.spawn(self._claim_forever(), "claiming")
@@ -169,6 +208,7 @@ class _WorkerProcess:
         await self._stop_claiming()
         await self._executor.close()
         await self._background.cancel()
+        await self._presence.leave()
         for lane in self._lanes.values():
             if lane.threads is not None:
                 lane.threads.close()

@@ -15,10 +15,12 @@ from broker.errors import (
     LeaseLostError,
     MalformedJsonError,
     PayloadTooLargeError,
+    QueueFullError,
     StoreUnavailableError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
+    TooManyWaitersError,
 )
 from broker.task import Task, TaskActions, TaskState
 
@@ -54,6 +56,13 @@ class Change(msgspec.Struct, frozen=True):
     changed: bool
 
 
+class Page(msgspec.Struct, frozen=True):
+    """The answer to `list`: tasks, newest created first, and the cursor of the next page, None at the end."""
+
+    items: list[RemoteTask]
+    cursor: str | None
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP answer, read to its end."""
 
@@ -67,6 +76,11 @@ class _Changed(msgspec.Struct):
     changed: bool = False
 
 
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw]
+    cursor: str | None = None
+
+
 class _Problem(msgspec.Struct):
     """The members of `application/problem+json` (RFC 9457) that are read here."""
 
@@ -78,6 +92,7 @@ class _Problem(msgspec.Struct):
 
 
 _task_decoder: Final = msgspec.json.Decoder(RemoteTask)
+_page_decoder: Final = msgspec.json.Decoder(_Page)
 _changed_decoder: Final = msgspec.json.Decoder(_Changed)
 _problem_decoder: Final = msgspec.json.Decoder(_Problem)
 
@@ -89,12 +104,22 @@ def task_of(answer: Answer, actions: TaskActions) -> RemoteTask:
         ApiError: The answer is no task JSON.
     """
     try:
-        task = _task_decoder.decode(answer.body)
+        return _task_of(answer.body, actions)
     except (msgspec.MsgspecError, RecursionError):
         raise _unexpected(answer) from None
-    task.raw = answer.body
-    task.actions = actions
-    return task
+
+
+def page_of(answer: Answer, actions: TaskActions) -> Page:
+    """The tasks of a list.
+
+    Raises:
+        ApiError: The answer is no list of tasks.
+    """
+    try:
+        page = _page_decoder.decode(answer.body)
+        return Page([_task_of(bytes(item), actions) for item in page.items], page.cursor)
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
 
 
 def change_of(answer: Answer, actions: TaskActions) -> Change:
@@ -125,6 +150,8 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
             return _saying(sentence, TaskAlreadyFinalError(uuid, winner, bytes(problem.task)))
         case StoreUnavailableError.code:
             return StoreUnavailableError(sentence, may_have_run=may_have_run)
+        case QueueFullError.code:
+            return QueueFullError(sentence, retry_after_s=answer.retry_after_s)
         case InvalidRequestError.code:
             return InvalidRequestError(sentence, field=problem.field)
         case code if code in _plain:
@@ -139,6 +166,7 @@ _plain: Final[dict[str, Callable[[str], BrokerError]]] = {
     MalformedJsonError.code: MalformedJsonError,
     PayloadTooLargeError.code: PayloadTooLargeError,
     TaskConflictError.code: TaskConflictError,
+    TooManyWaitersError.code: TooManyWaitersError,
 }
 
 
@@ -150,6 +178,13 @@ def unreachable(url: str, reason: Exception) -> ApiError:
         status=None,
         code="unreachable",
     )
+
+
+def _task_of(document: bytes, actions: TaskActions) -> RemoteTask:
+    task = _task_decoder.decode(document)
+    task.raw = document
+    task.actions = actions
+    return task
 
 
 def _saying(sentence: str, error: BrokerError) -> BrokerError:

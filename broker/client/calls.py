@@ -64,6 +64,13 @@ def query_call(uuid: str, target: str | None = None) -> Call:
     return Call(method="GET", target=target or own, uuid=uuid, holds=True)
 
 
+def list_call(*, queue: str | None, state: str | None, cursor: str | None, limit: int) -> Call:
+    """`GET /tasks`."""
+    given = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}
+    query = httpx.QueryParams({name: value for name, value in given.items() if value is not None})
+    return Call(method="GET", target=f"/tasks?{query}", uuid="")
+
+
 def target_of(location: str | None, base: httpx.URL) -> str | None:
     """Path and query that a `Location` names below `base`; None when it names none, or leads to another server.
 

@@ -9,8 +9,8 @@ from typing import Any, Final, Self
 
 import httpx
 
-from broker.client.answers import Change, RemoteTask, change_of, task_of
-from broker.client.calls import Call, failure, idempotency_headers, query_call, value
+from broker.client.answers import Change, Page, RemoteTask, change_of, page_of, task_of
+from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
 from broker.client.pacing import Clock
 from broker.client.session import Session
 from broker.errors import ConfigurationError, InvalidRequestError
@@ -122,6 +122,7 @@ class BrokerClient:
             TimeoutError: `timeout` is over; the task goes on.
             TaskConflictError: The uuid names a task with another queue or payload.
             IdempotencyMismatchError: The idempotency key stands for another request.
+            QueueFullError: The queue takes no more tasks now; not repeated here, since that is the caller's to decide.
             StoreUnavailableError: The API has no store; the task may have been created nevertheless.
             BrokerError: Anything else that the API refused, or that kept it from answering.
         """
@@ -187,6 +188,37 @@ class BrokerClient:
     async def cancel(self, uuid: str) -> Change:
         """Ends a task as `cancelled`; its handler is told. Raises what `change` raises."""
         return await self._settle(Call(method="POST", target="/cancelTask", uuid=uuid, fields={"uuid": uuid}))
+
+    async def retry(self, uuid: str, *, idempotency_key: str | None = None) -> RemoteTask:
+        """Makes a new task of a failed or expired one, and returns it as it stands; its `retry_of` is `uuid`.
+
+        Args:
+            uuid: The ended task, which does not change.
+            idempotency_key: A repeated call with the same one finds the same new task; made here when not given.
+
+        Raises:
+            TaskConflictError: The task is still open.
+            TaskAlreadyFinalError: It succeeded or was cancelled.
+            TaskNotFoundError: No record of it.
+            QueueFullError: Its queue takes no more tasks now.
+        """
+        headers = idempotency_headers(secrets.token_hex(16) if idempotency_key is None else idempotency_key)
+        call = Call(method="POST", target="/retryTask", uuid=uuid, fields={"uuid": uuid}, headers=headers)
+        return task_of(await self._session.ask(call), self)
+
+    async def list(
+        self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page:
+        """A page of tasks, newest created first. It may be short, or empty, while it has a cursor.
+
+        Args:
+            queue: Only this queue's.
+            state: Only those in this state now.
+            cursor: Of the page before.
+            limit: Tasks at most, 1 to 500.
+        """
+        call = list_call(queue=queue, state=state, cursor=cursor, limit=limit)
+        return page_of(await self._session.ask(call), self)
 
     async def _to_the_end(self, call: Call, wait: float | None, timeout: float | None) -> RemoteTask:
         given = [seconds for seconds in (wait, timeout) if seconds is not None]

@@ -20,3 +20,4 @@ class Code(IntEnum):
     EXTENDED = 10
     DEFERRED = 11
     FOUND = 12
+    FULL = 13

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +14,23 @@ from broker.store.codes import Code
 from broker.store.link import Command, Link
 from broker.task import TaskState
 
+LOOKS_PER_SCRIPT: Final = 500
+"""Records that one script looks at: about a millisecond of the server's time."""
+MOST_LOOKS: Final = 10_000
+"""Records that one page looks at: a filter that few tasks pass gives short pages instead of slow ones."""
+PAGE_BYTES: Final = 4 * 2**20
+"""A page ends with the task that makes it longer than this."""
+QUEUES_PER_SCRIPT: Final = 50
+MOST_QUEUES: Final = 1_000
+
+
+class StoredListItem(msgspec.Struct, frozen=True):
+    """A task of a list. `document` is the task JSON."""
+
+    uuid: str
+    state: TaskState
+    document: bytes
+
 
 class StoredTask(msgspec.Struct, frozen=True):
     """A task as it is stored now. `document` is the task JSON; `seal` never leaves the process."""
@@ -22,6 +40,30 @@ class StoredTask(msgspec.Struct, frozen=True):
     seal: str
     state: TaskState
     document: bytes
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Tasks, newest created first, and where to go on below them; no cursor at the end."""
+
+    items: list[StoredListItem]
+    cursor: str | None
+
+
+class QueueNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue holds and who is there for it.
+
+    `pending` are claimable, `delayed` will be; `deferred` wait for a third party. `oldest_pending_age` are the seconds
+    since the creation of the oldest claimable task.
+    """
+
+    queue: str
+    pending: int
+    running: int
+    deferred: int
+    delayed: int
+    oldest_pending_age: float | None
+    workers: int
+    waiters: int
 
 
 class Queries:
@@ -52,6 +94,47 @@ class Queries:
         reply = await self._link.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
         return [uuid.decode() for uuid in reply]
 
+    async def list_tasks(
+        self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
+    ) -> Page:
+        """A page of tasks, newest created first; it may be short while it has a cursor.
+
+        Args:
+            queue: Only this queue's.
+            state: Only those in this state now.
+            cursor: Of the page before.
+            limit: Tasks at most.
+        """
+        items: list[StoredListItem] = []
+        place, looks, size = _place_of(cursor), 0, 0
+        while place and len(items) < limit and looks < MOST_LOOKS and size < PAGE_BYTES:
+            place, looked, found = await self._look(place, limit - len(items), queue or "", state or "")
+            items += found
+            looks += looked
+            size += sum(len(item.document) for item in found)
+        return Page(items, f"{int(place):x}" if place else None)
+
+    async def _look(self, below: str, most: int, queue: str, state: str) -> tuple[str, int, list[StoredListItem]]:
+        reply = await self._link.send(
+            scripts.LIST_TASKS.command(
+                naming.created_key(), below, most, LOOKS_PER_SCRIPT, PAGE_BYTES, queue, state, repeatable=True
+            )
+        )
+        rows = zip(reply[2::3], reply[3::3], reply[4::3], strict=True)
+        found = [StoredListItem(uuid.decode(), TaskState(state.decode()), document) for uuid, state, document in rows]
+        return (reply[0] or b"").decode(), reply[1], found
+
+    async def read_queues(self) -> list[QueueNumbers]:
+        """The numbers of the known queues, by name; of more than `MOST_QUEUES`, those that were noted last."""
+        command = Command(("ZREVRANGE", naming.queues_key(), "0", str(MOST_QUEUES - 1)), repeatable=True)
+        names = sorted(name.decode() for name in await self._link.send(command))
+        numbers: list[QueueNumbers] = []
+        for start in range(0, len(names), QUEUES_PER_SCRIPT):
+            batch = names[start : start + QUEUES_PER_SCRIPT]
+            reply = await self._link.send(scripts.READ_QUEUES.command(naming.queues_key(), *batch, repeatable=True))
+            numbers += [_read_numbers(row) for row in reply]
+        return numbers
+
     async def publish(self, channel: str, message: str) -> int:
         """Publishes a message of this process to itself; how many heard it on this server."""
         return int(await self._link.send(Command(("PUBLISH", channel, message), repeatable=True)))
@@ -59,3 +142,21 @@ class Queries:
     async def ping(self) -> None:
         """Raises StoreUnavailableError unless the server answers."""
         await self._link.send(Command(("PING",), repeatable=True))
+
+
+def _place_of(cursor: str | None) -> str:
+    """Where a page begins. A cursor that was never given out leads to some place, too."""
+    return "+inf" if cursor is None else str(int(cursor, 16))
+
+
+def _read_numbers(row: list[Any]) -> QueueNumbers:
+    return QueueNumbers(
+        queue=row[0].decode(),
+        pending=row[1],
+        running=row[2],
+        deferred=row[3],
+        delayed=row[4],
+        oldest_pending_age=None if row[5] is None else row[5] / 1_000,
+        workers=row[6],
+        waiters=row[7],
+    )

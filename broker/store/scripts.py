@@ -23,6 +23,11 @@ _NAMES: Final[Mapping[str, str]] = {
     "TASK": naming.task_prefix(),
     "VALUES": naming.values_prefix(),
     "PENDING": naming.pending_prefix(),
+    "QUEUE": naming.queue_prefix(),
+    "QUEUES": naming.queues_key(),
+    "WORKERS": naming.workers_prefix(),
+    "WAITERS": naming.waiters_prefix(),
+    "CREATED_INDEX": naming.created_key(),
     "DELAYED": naming.delayed_key(),
     "LEASES": naming.leases_key(),
     "EXPIRING": naming.expiring_key(),
@@ -90,6 +95,7 @@ def _constants(text: str) -> list[str]:
 
 
 CREATE_TASK: Final = Script("create_task")
+RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
 FINISH_TASK: Final = Script("finish_task")
@@ -97,14 +103,19 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+LIST_TASKS: Final = Script("list_tasks")
+READ_QUEUES: Final = Script("read_queues")
+REPORT_PRESENCE: Final = Script("report_presence")
 TAKE_TURN: Final = Script("take_turn")
 SWEEP_LEASES: Final = Script("sweep_leases")
 SWEEP_DELAYED: Final = Script("sweep_delayed")
 SWEEP_EXPIRED: Final = Script("sweep_expired")
 SWEEP_RETAINED: Final = Script("sweep_retained")
+SWEEP_QUEUES: Final = Script("sweep_queues")
 
 ALL: Final = (
     CREATE_TASK,
+    RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,
     FINISH_TASK,
@@ -112,9 +123,13 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    LIST_TASKS,
+    READ_QUEUES,
+    REPORT_PRESENCE,
     TAKE_TURN,
     SWEEP_LEASES,
     SWEEP_DELAYED,
     SWEEP_EXPIRED,
     SWEEP_RETAINED,
+    SWEEP_QUEUES,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,19 +11,27 @@ from broker import naming
 from broker.errors import (
     IdempotencyMismatchError,
     LeaseLostError,
+    QueueFullError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
 )
 from broker.randomness import new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, is_outcome_of
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
 from broker.store.link import Command, Link, Reply
+from broker.store.queries import StoredTask
 from broker.task import TaskState
 
 SWEEP_BATCH: Final = 200
 """Tasks a sweep script handles at most: some milliseconds of the server's time."""
+
+
+QUEUE_KEPT_MS: Final = 3_600_000
+"""How long a queue is known that has no open tasks, no workers and no held calls."""
+PRESENCE_BATCH: Final = 500
+"""Queues a presence report holds at most."""
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -86,7 +94,8 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         new.seal,
         new.idempotency or "",
         _flag(wants_document),
-        new.retry_of or "",
+        new.most_pending,
+        _flag(new.drops_oldest),
         # A second run attaches to what the first one made.
         repeatable=True,
     )
@@ -98,6 +107,7 @@ def read_created(reply: Reply, new: NewTask) -> Created:
     Raises:
         TaskConflictError: The uuid names a task with another queue or payload.
         IdempotencyMismatchError: The key stands for another request.
+        QueueFullError: The queue takes no more.
     """
     code, uuid = reply[0], reply[1].decode()
     if code == Code.CONFLICT:
@@ -109,6 +119,8 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         raise IdempotencyMismatchError(
             "This Idempotency-Key already stands for another request of the queue: use a new key for a new request."
         )
+    if code == Code.FULL:
+        raise _queue_full(new.queue, new.most_pending)
     return Created(
         uuid=uuid,
         is_new=code == Code.CREATED,
@@ -134,6 +146,30 @@ class Transitions:
     async def create(self, new: NewTask) -> Created:
         """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
         return read_created(await self._link.send(create_command(new, wants_document=True)), new)
+
+    async def retry_ended(self, retry: Retry) -> StoredTask:
+        """Makes a new task of a failed or expired one, or finds the one that the idempotency key stands for.
+
+        Raises:
+            TaskConflictError: It is still open.
+            TaskAlreadyFinalError: It succeeded or was cancelled.
+            QueueFullError: Its queue takes no more.
+            TaskNotFoundError
+        """
+        reply = await self._link.send(
+            scripts.RETRY_TASK.command(
+                naming.task_key(retry.uuid),
+                retry.uuid,
+                retry.new_uuid,
+                retry.seal,
+                retry.idempotency or "",
+                retry.most_pending,
+                _flag(retry.drops_oldest),
+                # Without a key, a second run makes a second task.
+                repeatable=retry.idempotency is not None,
+            )
+        )
+        return _read_retried(reply, retry)
 
     async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
         """Takes up to so many tasks of each queue, highest priority first, then oldest."""
@@ -228,6 +264,27 @@ class Transitions:
         """Forgets ended tasks whose retention is over, and the oldest beyond the limits; how many."""
         return await self._sweep(scripts.SWEEP_RETAINED, naming.retained_key(), most_tasks, most_bytes)
 
+    async def sweep_queues(self) -> int:
+        """Forgets queues that nobody uses any more; how many were looked at."""
+        return await self._sweep(scripts.SWEEP_QUEUES, naming.queues_key(), QUEUE_KEPT_MS)
+
+    async def report_workers(self, worker: str, numbers: Mapping[str, int], ttl_ms: int) -> None:
+        """Says for which queues a worker is there, for `ttl_ms`; 0 takes it out."""
+        await self._report(worker, "1", numbers, ttl_ms)
+
+    async def report_waiters(self, process: str, numbers: Mapping[str, int], ttl_ms: int) -> None:
+        """Says how many calls a process holds for tasks of which queues, for `ttl_ms`; 0 takes it out."""
+        await self._report(process, "", numbers, ttl_ms)
+
+    async def _report(self, process: str, kind: str, numbers: Mapping[str, int], ttl_ms: int) -> None:
+        pairs = list(numbers.items())
+        for start in range(0, len(pairs), PRESENCE_BATCH):
+            words = [word for pair in pairs[start : start + PRESENCE_BATCH] for word in pair]
+            command = scripts.REPORT_PRESENCE.command(
+                naming.queues_key(), process, ttl_ms, kind, *words, repeatable=True
+            )
+            await self._link.send(command)
+
     async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
         return int(await self._link.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
 
@@ -263,6 +320,33 @@ def _read_claimed(row: list[Any]) -> Claimed:
         expires_ms=int(row[6]),
         payload=row[7],
     )
+
+
+def _read_retried(reply: Reply, retry: Retry) -> StoredTask:
+    code = reply[0]
+    _raise_lost(code, retry.uuid)
+    if code == Code.CONFLICT:
+        raise TaskConflictError(
+            f"The task {retry.uuid} is still {reply[1].decode()}: only a failed or an expired one can be retried."
+        )
+    if code == Code.FINAL:
+        raise _not_to_retry(retry.uuid, reply)
+    if code == Code.FULL:
+        raise _queue_full(reply[1].decode(), retry.most_pending)
+    return StoredTask(reply[1].decode(), reply[2].decode(), reply[3].decode(), TaskState(reply[4].decode()), reply[5])
+
+
+def _not_to_retry(uuid: str, reply: Reply) -> TaskAlreadyFinalError:
+    error = _already_final(uuid, reply)
+    error.args = (f"The task {uuid} has {_ENDED[error.state]}: only a failed or an expired one can be retried.",)
+    return error
+
+
+_ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been cancelled"}
+
+
+def _queue_full(queue: str, most: int) -> QueueFullError:
+    return QueueFullError(f"The queue {queue} is full: at most {most} of its tasks may be pending. Try again later.")
 
 
 def _flag(value: bool) -> str:

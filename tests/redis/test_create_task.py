@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from broker import naming
-from broker.errors import IdempotencyMismatchError, StoreUnavailableError, TaskConflictError
+from broker.errors import IdempotencyMismatchError, QueueFullError, StoreUnavailableError, TaskConflictError
 from broker.task import TaskState
-from tests.support.store import LONG_MS, Store, new_task, rung, succeeded
+from tests.support.store import LONG_MS, Store, answered, new_task, rung, succeeded
 
 
 async def test_the_record_of_a_new_task(store: Store) -> None:
@@ -63,7 +63,12 @@ async def test_a_delayed_task_is_indexed_and_does_not_ring(store: Store) -> None
 
 async def test_an_absent_payload_takes_no_key(store: Store) -> None:
     await store.create()
-    assert store.remaining() == {naming.task_key("t"), naming.pending_key("q"), naming.expiring_key()}
+    assert store.remaining() == {
+        naming.task_key("t"),
+        naming.pending_key("q"),
+        naming.expiring_key(),
+        naming.created_key(),
+    }
 
 
 async def test_the_order_is_priority_then_age(store: Store) -> None:
@@ -86,11 +91,6 @@ async def test_a_great_sequence_stays_below_a_step_of_priority(store: Store) -> 
 async def test_the_record_stays_small_whatever_the_payload(store: Store, payload: bytes) -> None:
     await store.create("u" * 128, queue="q" * 64, payload=payload, idempotency="i" * 32, delay_ms=1_000, max_attempts=3)
     assert store.encoding("u" * 128) == "listpack"
-
-
-async def test_a_retry_names_its_origin(store: Store) -> None:
-    await store.create(retry_of="origin")
-    assert (await store.document())["retry_of"] == "origin"
 
 
 # Attaching
@@ -216,3 +216,96 @@ async def test_a_value_may_grow_and_shrink(store: Store) -> None:
         await store.transitions.extend("t", claimed.lease, LONG_MS, value)
         assert b'"progress":' + value + b"," in (await store.queries.read("t")).document
     assert store.encoding() == "listpack"
+
+
+# A full queue
+
+
+async def test_a_full_queue_refuses_a_task(store: Store) -> None:
+    await store.create("a", most_pending=2)
+    await store.create("b", most_pending=2)
+    with store.ear() as ear:
+        with pytest.raises(QueueFullError, match="q is full: at most 2"):
+            await store.create("c", most_pending=2)
+        assert ear.messages() == []
+    assert store.record("c") == {}
+    assert store.pending() == ["a", "b"]
+    assert store.listed() == ["b", "a"]
+
+
+async def test_delayed_tasks_take_a_place_and_running_ones_do_not(store: Store) -> None:
+    await store.create("delayed", delay_ms=60_000)
+    await store.create("running")
+    await store.claim_one()
+    with pytest.raises(QueueFullError):
+        await store.create(most_pending=1)
+    await store.create(most_pending=2)
+
+
+async def test_a_full_queue_is_no_other_queues_matter(store: Store) -> None:
+    await store.create("a")
+    await store.create("b", queue="other", most_pending=1)
+
+
+async def test_a_full_queue_still_lets_attach(store: Store) -> None:
+    first = await store.create(idempotency="k")
+    assert (await store.create(most_pending=1)).seal == first.seal
+    assert (await store.create("x", chosen=False, idempotency="k", most_pending=1)).seal == first.seal
+
+
+async def test_a_returned_task_is_never_refused(store: Store) -> None:
+    claimed = await store.created_and_claimed()
+    await store.create("other", most_pending=1)
+    await store.transitions.give_back("t", claimed.lease)
+    assert store.pending() == ["t", "other"]
+
+
+async def test_the_oldest_of_the_lowest_priority_is_dropped(store: Store) -> None:
+    for uuid, priority in (("high", 9), ("old", 1), ("young", 1)):
+        await store.create(uuid, priority=priority)
+    with store.ear() as ear:
+        await store.create("new", priority=1, most_pending=3, drops_oldest=True)
+        messages = ear.messages()
+    assert store.pending() == ["high", "young", "new"]
+    (told,) = answered(messages, uuid="old")
+    assert (told["state"], told["error"]["code"]) == ("failed", "queue-full")
+    assert (await store.document("old"))["error"] == told["error"]
+    assert store.indexes("old") == {"retained", "ended"}
+
+
+async def test_no_task_is_dropped_for_one_of_a_lower_priority(store: Store) -> None:
+    await store.create("high", priority=5)
+    with pytest.raises(QueueFullError):
+        await store.create("low", priority=4, most_pending=1, drops_oldest=True)
+    await store.create("same", priority=5, most_pending=1, drops_oldest=True)
+    assert store.pending() == ["same"]
+
+
+async def test_delayed_tasks_are_not_dropped(store: Store) -> None:
+    await store.create("delayed", delay_ms=60_000)
+    with pytest.raises(QueueFullError):
+        await store.create("new", most_pending=1, drops_oldest=True)
+    assert store.record("delayed")["state"] == "pending"
+
+
+async def test_an_expired_task_makes_room_as_expired(store: Store) -> None:
+    await store.create("over", expires_ms=1)
+    await store.until_expired("over")
+    await store.create("new", most_pending=1, drops_oldest=True)
+    assert store.record("over")["state"] == "expired"
+
+
+async def test_an_entry_without_a_task_makes_room(store: Store) -> None:
+    store.raw.zadd(naming.pending_key("q"), {"nothing": 5e15})
+    await store.create("new", most_pending=1, drops_oldest=True)
+    assert store.pending() == ["new"]
+
+
+async def test_a_lowered_limit_is_reached_over_several_creates(store: Store) -> None:
+    for number in range(30):
+        await store.create(f"t{number:02}")
+    await store.create("x", most_pending=5, drops_oldest=True)
+    assert len(store.pending()) == 21
+    for number in range(5):
+        await store.create(f"y{number}", most_pending=5, drops_oldest=True)
+    assert store.pending() == [f"y{number}" for number in range(5)]

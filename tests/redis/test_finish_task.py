@@ -252,7 +252,9 @@ async def test_a_message_has_at_most_a_kibibyte(store: Store) -> None:
 
 async def test_the_longest_names_fit_a_message(store: Store) -> None:
     uuid, queue = "u" * 128, "q" * 64
-    await store.create(uuid, queue=queue, retry_of="r" * 128)
+    await store.create("r" * 128, queue=queue)
+    await store.transitions.finish("r" * 128, failed())
+    await store.retried("r" * 128, uuid)
     with store.ear() as ear:
         await store.transitions.finish(uuid, failed(b'{"code":"' + b"x" * 2_000 + b'"}'))
         ((_, text),) = ear.messages()

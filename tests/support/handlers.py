@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,33 @@ def run_endlessly_in_thread(task: Task) -> None:
     while not task.cancelled:
         never.wait(POLL_S)
     (folder / "cancelled").touch()
+
+
+@worker.handler("test-killer", max_attempts=2)
+async def kill_worker(task: Task) -> None:
+    """Ends its own process as the system would, and tells so by a file in the payload's folder."""
+    (Path(task.payload) / f"{os.getpid()}-{task.attempt}").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@worker.handler("test-slow", timeout=0.2, max_attempts=2, min_backoff=0.01, max_backoff=0.02)
+async def run_too_long(task: Task) -> None:
+    """Is over its time in every attempt, and tells when it is cancelled."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        (Path(task.payload) / f"cancelled-{task.attempt}").touch()
+
+
+@worker.handler("test-slow-thread", timeout=0.2, max_attempts=1)
+def run_too_long_in_thread(task: Task) -> str:
+    """Goes on until there is a file `gate`, however late that is, and returns a result."""
+    folder = Path(task.payload)
+    never = threading.Event()
+    while not (folder / "gate").exists():
+        never.wait(POLL_S)
+    (folder / "returned").touch()
+    return "late"
 
 
 @worker.handler("test-log", concurrency=64)

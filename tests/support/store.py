@@ -18,10 +18,10 @@ import redis
 
 from broker import naming, values
 from broker.randomness import new_secret
-from broker.requests import Completion, NewTask
+from broker.requests import Completion, NewTask, Retry
 from broker.store import scripts
 from broker.store.link import Link
-from broker.store.queries import Queries
+from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
 from broker.store.transitions import Claimed, ClaimWish, Created, Transitions
 from broker.task import TaskState
@@ -65,7 +65,8 @@ def new_task(
     retention_ms: int = LONG_MS,
     max_attempts: int | None = None,
     idempotency: str | None = None,
-    retry_of: str | None = None,
+    most_pending: int = 100_000,
+    drops_oldest: bool = False,
 ) -> NewTask:
     """A task to create, with a fresh seal."""
     return NewTask(
@@ -81,7 +82,8 @@ def new_task(
         max_attempts=max_attempts,
         seal=new_secret(),
         idempotency=idempotency,
-        retry_of=retry_of,
+        most_pending=most_pending,
+        drops_oldest=drops_oldest,
     )
 
 
@@ -167,6 +169,13 @@ class Store:
         await self.create(uuid, **fields)
         return await self.claim_one(lease_ms=lease_ms, max_attempts=attempts)
 
+    async def retried(
+        self, uuid: str = "t", new_uuid: str = "new", *, idempotency: str | None = None, **limits: Any
+    ) -> StoredTask:
+        """A new task of an ended one."""
+        retry = Retry(uuid=uuid, new_uuid=new_uuid, seal=new_secret(), idempotency=idempotency, **limits)
+        return await self.transitions.retry_ended(retry)
+
     async def document(self, uuid: str = "t") -> dict[str, Any]:
         """The task JSON as it is stored now."""
         return dict(json.loads((await self.queries.read(uuid)).document))
@@ -210,14 +219,24 @@ class Store:
         """The claimable tasks of a queue, in order."""
         return self.raw.zrange(naming.pending_key(queue), 0, -1)  # type: ignore[return-value]
 
+    def listed(self) -> list[str]:
+        """All tasks, newest created first."""
+        return self.raw.zrange(naming.created_key(), 0, -1, desc=True)  # type: ignore[return-value]
+
     def retained_bytes(self) -> int:
         """What the ended tasks are said to take."""
         return int(self.raw.get(naming.retained_bytes_key()) or 0)
 
     def remaining(self) -> set[str]:
-        """Every key but the two counters that stay."""
+        """Every key but the counters that stay, and what is known of queues."""
         keys: set[str] = set(self.raw.keys("*"))  # type: ignore[arg-type]
-        return keys - {naming.sequence_key(), naming.retained_bytes_key()}
+        keys -= {naming.sequence_key(), naming.retained_bytes_key(), naming.queues_key()}
+        return {key for key in keys if not key.startswith(naming.queue_prefix())}
+
+    def numbers(self, queue: str = QUEUE) -> dict[str, int]:
+        """How many tasks of a queue are said to be running, deferred and delayed; those that are none left out."""
+        fields = self._hash(naming.queue_key(queue))
+        return {name: int(text) for name, text in fields.items() if name != "seen" and text != "0"}
 
     def _hash(self, key: str) -> dict[str, str]:
         return dict(self.raw.hgetall(key))  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ CODES = {
     errors.PayloadTooLargeError: "payload-too-large",
     errors.TaskNotFoundError: "task-not-found",
     errors.TaskConflictError: "task-conflict",
+    errors.QueueFullError: "queue-full",
+    errors.TooManyWaitersError: "too-many-waiters",
     errors.IdempotencyMismatchError: "idempotency-mismatch",
     errors.TaskAlreadyFinalError: "task-already-final",
     errors.LeaseLostError: "lease-lost",
@@ -47,6 +49,7 @@ def test_what_errors_carry() -> None:
     assert "084Tkjfh" in str(errors.TaskNotFoundError("084Tkjfh"))
     final = errors.TaskAlreadyFinalError("t", TaskState.FAILED, b"{}")
     assert (final.uuid, final.state, final.document) == ("t", TaskState.FAILED, b"{}")
+    assert errors.QueueFullError("m").retry_after_s is None
     assert errors.StoreUnavailableError("m").may_have_run is False
     assert errors.StoreUnavailableError("m", may_have_run=True).may_have_run
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import ConfigurationError
-from broker.handlers import Handler, ThreadLane, retry_delay_s
+from broker.errors import ConfigurationError, TaskError
+from broker.handlers import Handler, ThreadLane
 from broker.task import Task, TaskState
 from tests.support.store import until
 
@@ -61,6 +61,12 @@ def test_whether_a_function_is_awaited(function: Any, is_async: bool) -> None:
         ({"timeout_s": float("nan")}, "timeout"),
         ({"timeout_s": float("inf")}, "timeout"),
         ({"function": "no function"}, "called"),
+        ({"min_backoff_s": -1.0}, "min_backoff"),
+        ({"min_backoff_s": 2.0, "max_backoff_s": 1.0}, "max_backoff"),
+        ({"max_backoff_s": float("nan")}, "max_backoff"),
+        ({"max_backoff_s": float("inf")}, "max_backoff"),
+        ({"retry_on": ("ValueError",)}, "retry_on"),
+        ({"no_retry_on": (1,)}, "no_retry_on"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_sentence(arguments: dict[str, Any], word: str) -> None:
@@ -71,11 +77,41 @@ def test_what_cannot_work_is_refused_with_a_sentence(arguments: dict[str, Any], 
 @given(st.integers(1, 10_000))
 def test_the_delay_doubles_from_one_second_to_sixty_and_is_jittered(attempt: int) -> None:
     most = min(2.0 ** min(attempt - 1, 10), 60.0)
-    assert most / 2 <= retry_delay_s(attempt) <= most
+    assert most / 2 <= Handler("q", plain).retry_delay_s(attempt) <= most
 
 
 def test_the_delay_differs_from_task_to_task() -> None:
-    assert len({retry_delay_s(5) for _ in range(20)}) > 1
+    assert len({Handler("q", plain).retry_delay_s(5) for _ in range(20)}) > 1
+
+
+@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(100, 10_000))
+def test_the_delay_keeps_to_the_handlers_own_bounds(attempt: int, first: float, most: float) -> None:
+    handler = Handler("q", plain, min_backoff_s=first, max_backoff_s=most)
+    expected = min(first * 2.0 ** min(attempt - 1, 60), most)
+    assert expected / 2 <= handler.retry_delay_s(attempt) <= expected
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "no_retry_on", "error", "expected"),
+    [
+        ((Exception,), (), ValueError(), True),
+        ((Exception,), (ValueError,), ValueError(), False),
+        ((Exception,), (ValueError,), UnicodeError(), False),
+        ((Exception,), (ValueError,), KeyError(), True),
+        ((OSError,), (), ConnectionResetError(), True),
+        ((OSError,), (), ValueError(), False),
+        ((OSError,), (ConnectionError,), ConnectionResetError(), False),
+        ((Exception,), (), TaskError("m"), False),
+        ((OSError,), (), TaskError("m", retry=True), True),
+        ((Exception,), (TaskError,), TaskError("m", retry=True), False),
+        ((), (), ValueError(), False),
+    ],
+)
+def test_which_errors_are_retried(
+    retry_on: tuple[type[Exception], ...], no_retry_on: tuple[type[Exception], ...], error: Exception, expected: bool
+) -> None:
+    handler = Handler("q", plain, retry_on=retry_on, no_retry_on=no_retry_on)
+    assert handler.may_retry(error) is expected
 
 
 async def test_a_lane_runs_as_many_as_it_has_threads() -> None:

@@ -488,3 +488,12 @@ async def test_closing_leaves_no_connection_and_no_timer(proxy: Proxy, store: St
     hub.leave(await waiting(hub, store))
     await hub.close()
     await until(lambda: proxy.connections == 0, "the connection is gone")
+
+
+async def test_held_waits_are_counted_by_queue(hub: ResponseHub) -> None:
+    waiters = [hub.join(queue, uuid, "s", 20) for queue, uuid in (("a", "1"), ("a", "1"), ("a", "2"), ("b", "3"))]
+    assert hub.held_by_queue == {"a": 3, "b": 1}
+    for waiter in waiters:
+        hub.leave(waiter)
+        hub.leave(waiter)
+    assert hub.held_by_queue == {}

@@ -14,6 +14,7 @@ import pytest
 from broker import executor as executor_module
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
+from broker.handlers import Handler
 from broker.request_bell import RequestBell
 from broker.settings import Settings
 from broker.task import DEFERRED, Task
@@ -109,6 +110,7 @@ def test_a_decorated_function_is_a_handler_and_stays_itself(worker: Worker) -> N
 
     assert worker.handler("q", concurrency=2, timeout=3, max_attempts=4)(function) is function
     handler = worker.handlers["q"]
+    assert (handler.retry_on, handler.no_retry_on) == ((Exception,), ())
     assert (handler.function, handler.concurrency, handler.timeout_s, handler.max_attempts) == (function, 2, 3, 4)
 
 
@@ -118,8 +120,17 @@ def test_one_handler_per_queue(worker: Worker) -> None:
         worker.handler("q")(print)
 
 
-@pytest.mark.parametrize("arguments", [{"concurrency": 0}, {"timeout": 0}, {"max_attempts": 0}])
-def test_arguments_that_cannot_work(worker: Worker, arguments: dict[str, int]) -> None:
+def test_errors_are_named_as_except_names_them(worker: Worker) -> None:
+    worker.handler("q", retry_on=OSError, no_retry_on=[ValueError, KeyError], min_backoff=0.5, max_backoff=2)(print)
+    handler = worker.handlers["q"]
+    assert (handler.retry_on, handler.no_retry_on) == ((OSError,), (ValueError, KeyError))
+    assert (handler.min_backoff_s, handler.max_backoff_s) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"concurrency": 0}, {"timeout": 0}, {"max_attempts": 0}, {"min_backoff": 61}, {"retry_on": ["x"]}]
+)
+def test_arguments_that_cannot_work(worker: Worker, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         worker.handler("q", **arguments)(print)
 
@@ -239,7 +250,7 @@ async def test_several_workers_run_each_task_once(redis_url: str, store: Store) 
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_module, "retry_delay_s", lambda _: 0.001)
+    monkeypatch.setattr(Handler, "retry_delay_s", lambda *_: 0.001)
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -545,3 +556,59 @@ async def test_a_worker_ends_though_its_server_is_away(
         await proxy.refuse()
         await background.stop(deadline_s=5)
     assert store.record()["state"] == "running"  # until its lease runs out
+
+
+async def test_a_worker_is_counted_while_it_serves_a_queue(redis_url: str, store: Store, worker: Worker) -> None:
+    worker.handler("q")(print)
+
+    async def workers() -> list[int]:
+        return [numbers.workers for numbers in await store.queries.read_queues()]
+
+    async def is_there() -> bool:
+        return await workers() == [1]
+
+    async with running(worker, redis_url):
+        await until(is_there, "it is there")
+    assert await workers() == [0]
+
+
+async def test_an_error_that_must_not_be_retried(redis_url: str, store: Store, worker: Worker) -> None:
+    @worker.handler("q", no_retry_on=ValueError)
+    async def handler(task: Task) -> None:
+        raise ValueError("bad")
+
+    await store.create()
+    async with running(worker, redis_url):
+        await until_ended(store)
+    document = await store.document()
+    assert (document["attempt"], document["error"]) == (1, {"code": "ValueError", "message": "bad"})
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_a_timeout_counts_as_a_timeout_error(redis_url: str, store: Store, worker: Worker, kind: str) -> None:
+    gate = threading.Event()
+
+    async def endless(_: Task) -> None:
+        await asyncio.Event().wait()
+
+    def stuck(_: Task) -> None:
+        gate.wait(20)
+
+    worker.handler("q", timeout=0.05, no_retry_on=TimeoutError)(endless if kind == "async" else stuck)
+    await store.create()
+    async with running(worker, redis_url):
+        await until_ended(store)
+        gate.set()
+    document = await store.document()
+    assert (document["attempt"], document["error"]["code"]) == (1, "timeout")
+
+
+async def test_the_pause_between_attempts_is_the_handlers_own(redis_url: str, store: Store, worker: Worker) -> None:
+    @worker.handler("q", min_backoff=30, max_backoff=40)
+    async def handler(task: Task) -> None:
+        raise ValueError
+
+    await store.create()
+    async with running(worker, redis_url):
+        await until(lambda: "due" in store.record(), "it is to be retried")
+    assert 15_000 - 5_000 <= int(store.record()["due"]) - store.now_ms() <= 30_000

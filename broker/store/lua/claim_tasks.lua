@@ -7,7 +7,7 @@
 --           names none
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false}
 --
--- @include clock integer record settle
+-- @include clock integer record settle queue
 local worker, secret, now = ARGV[1], ARGV[2], now_ms()
 local now_text, lease_end = integer(now), integer(now + ARGV[3])
 local claimed, leases = {}, {}
@@ -42,7 +42,7 @@ local function claim(uuid, queue, fence, max_attempts)
   claimed[#claimed + 1] = { uuid, queue, attempt, lease, lease_end, found[3], found[4], payload }
 end
 
-local function claim_from(queue, wanted, max_attempts)
+local function pop_from(queue, wanted, max_attempts)
   local goal = #claimed + wanted
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
   while #claimed < goal and most_looks > 0 do
@@ -55,6 +55,14 @@ local function claim_from(queue, wanted, max_attempts)
     for i = 1, #popped, 2 do
       claim(popped[i], queue, last_fence - (#popped - i - 1) / 2, max_attempts)
     end
+  end
+end
+
+local function claim_from(queue, wanted, max_attempts)
+  local before = #claimed
+  pop_from(queue, wanted, max_attempts)
+  if #claimed > before then
+    count(queue, 'running', #claimed - before)
   end
 end
 

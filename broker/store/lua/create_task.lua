@@ -1,16 +1,18 @@
 #!lua
 -- Creates a task and rings its doorbell, or attaches to the one that already has the uuid or the idempotency key.
+-- A full queue refuses it, or drops an older one for it.
 -- Not allow-oom: a full store must refuse new tasks so that the old ones can drain.
 --
 -- KEYS[1]   the record's key
 -- ARGV      1 uuid   2 "1" when the caller chose the uuid   3 queue   4 payload (JSON text, "" when absent)
 --           5 payload fingerprint   6 priority 0-9   7 delay ms   8 time to live ms   9 retention ms
 --           10 max attempts ("" for the handler's)   11 seal   12 idempotency digest ("" for none)
---           13 "1" when the reply should carry the task JSON   14 retry_of ("" for none)
+--           13 "1" when the reply should carry the task JSON   14 most pending tasks of the queue
+--           15 "1" when a full queue drops its oldest
 -- returns   {CREATED | ATTACHED, uuid, seal, state, attempt, created ms, expires ms, task JSON or false},
---           or {CONFLICT | MISMATCH, uuid}
+--           or {CONFLICT | MISMATCH | FULL, uuid}
 --
--- @include clock integer record task_json enqueue
+-- @include clock integer record task_json admit register
 local uuid, chosen, queue, payload, fingerprint = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[5]
 local idempotency, wants_document = ARGV[12], ARGV[13] == '1'
 
@@ -55,28 +57,26 @@ if record then
 end
 
 local now = now_ms()
+if not admit(queue, ARGV[6], tonumber(ARGV[14]), ARGV[15] == '1', now) then
+  return { FULL, uuid }
+end
 record = {
-  queue = queue, state = 'pending', attempt = '0', priority = ARGV[6], seq = redis.call('INCR', SEQUENCE),
-  created = integer(now), expires = integer(now + ARGV[8]), seal = ARGV[11], retry_of = ARGV[14] ~= '' and ARGV[14] or nil,
+  queue = queue, state = 'pending', attempt = '0', priority = ARGV[6], seq = integer(redis.call('INCR', SEQUENCE)),
+  created = integer(now), expires = integer(now + ARGV[8]), seal = ARGV[11],
 }
-local fields = { 'queue', queue, 'state', 'pending', 'attempt', '0', 'priority', record.priority, 'seq', integer(record.seq),
+local fields = { 'queue', queue, 'state', 'pending', 'attempt', '0', 'priority', record.priority, 'seq', record.seq,
   'created', record.created, 'expires', record.expires, 'retention', ARGV[9], 'seal', record.seal, 'fingerprint', fingerprint,
   'size', integer(#payload) }
-local function add_unless_empty(name, text)
-  if text ~= '' then
-    fields[#fields + 1] = name
-    fields[#fields + 1] = text
-  end
+if ARGV[10] ~= '' then
+  fields[#fields + 1] = 'max_attempts'
+  fields[#fields + 1] = ARGV[10]
 end
-add_unless_empty('max_attempts', ARGV[10])
-add_unless_empty('retry_of', ARGV[14])
 if payload ~= '' then add_value(fields, uuid, 'payload', payload) end
-redis.call('HSET', TASK .. uuid, unpack(fields))
+register(uuid, record, fields)
 if idempotency ~= '' then bind_idempotency() end
-redis.call('ZADD', EXPIRING, record.expires, uuid)
 if ARGV[7] == '0' then
   make_claimable(uuid, record)
 else
-  make_claimable_at(uuid, now + ARGV[7])
+  make_claimable_at(uuid, record, now + ARGV[7])
 end
 return reply(CREATED, record)

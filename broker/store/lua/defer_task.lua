@@ -5,7 +5,7 @@
 -- ARGV      1 uuid   2 lease   3 "1" when the reply should carry the task JSON
 -- returns   {DEFERRED, state, task JSON or false}, {FINAL, state, task JSON}, {LEASE_LOST} or {NOT_FOUND}
 --
--- @include clock record settle
+-- @include clock record settle queue
 local uuid = ARGV[1]
 local record = read_record(uuid)
 if not record then
@@ -19,4 +19,6 @@ if record.lease ~= ARGV[2] then
 end
 redis.call('ZREM', LEASES, uuid)
 redis.call('HDEL', TASK .. uuid, 'lease', 'worker')
+count(record.queue, 'running', -1)
+count(record.queue, 'deferred', 1)
 return { DEFERRED, record.state, ARGV[3] == '1' and task_json(uuid, record) }

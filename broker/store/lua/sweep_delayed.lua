@@ -12,6 +12,7 @@ for _, uuid in ipairs(uuids) do
   local record = read_record(uuid)
   if record and record.state == 'pending' then
     redis.call('HDEL', TASK .. uuid, 'due')
+    count(record.queue, 'delayed', -1)
     make_claimable(uuid, record)
   end
 end

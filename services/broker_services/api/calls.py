@@ -15,7 +15,17 @@ from starlette.requests import Request
 
 from broker import Broker
 from broker.errors import InvalidRequestError, StoreUnavailableError
-from broker.requests import CancelRequest, ChangeRequest, CreateRequest, QueryRequest, convert, new_task
+from broker.requests import (
+    CancelRequest,
+    ChangeRequest,
+    CreateRequest,
+    ListRequest,
+    QueryRequest,
+    QueuesRequest,
+    RetryRequest,
+    convert,
+    new_task,
+)
 from broker.store.queries import StoredTask
 from broker.store.transitions import Changed
 from broker_services.api.answers import Answer, Header, etag_matches, etag_of, json_answer
@@ -29,6 +39,7 @@ from broker_services.api.task_body import changed_body, task_body
 _create_decoder = msgspec.json.Decoder(CreateRequest)
 _change_decoder = msgspec.json.Decoder(ChangeRequest)
 _cancel_decoder = msgspec.json.Decoder(CancelRequest)
+_retry_decoder = msgspec.json.Decoder(RetryRequest)
 
 ASK_AGAIN_S: Final = 1
 """`Retry-After` of a 202: the next call is held again, so nothing is gained by waiting longer."""
@@ -194,6 +205,31 @@ async def _multipart_json(request: HttpRequest, body: bytes) -> bytes:
             raise InvalidRequestError(f"`{name}` is a file; a raw completion takes fields only.", field=name)
         fields.setdefault(name, []).append(value)
     return orjson.dumps({name: found[0] if len(found) == 1 else found for name, found in fields.items()})
+
+
+# retryTask, tasks, queues
+
+
+async def retry_task(api: Api, request: HttpRequest) -> Answer:
+    """POST /retryTask."""
+    asked = await request.read_json(_retry_decoder)
+    new = await api.broker.retry_ended(asked, idempotency_key=_idempotency_key(request))
+    return Answer(200, task_body(new.document, new.uuid, new.state, request.language))
+
+
+async def list_tasks(api: Api, request: HttpRequest) -> Answer:
+    """GET /tasks."""
+    page = await api.broker.list_stored(request.read_query(ListRequest))
+    bodies = [task_body(item.document, item.uuid, item.state, request.language) for item in page.items]
+    cursor = b"" if page.cursor is None else b',"cursor":"%s"' % page.cursor.encode()
+    return Answer(200, b'{"items":[%s]%s}' % (b",".join(bodies), cursor))
+
+
+async def list_queues(api: Api, request: HttpRequest) -> Answer:
+    """GET /queues."""
+    request.read_query(QueuesRequest)
+    numbers = [{**msgspec.structs.asdict(queue), "limits": None} for queue in await api.broker.queues()]
+    return json_answer({"items": numbers})
 
 
 # Health

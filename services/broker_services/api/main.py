@@ -8,6 +8,7 @@ import uvicorn
 
 from broker import Broker, Settings
 from broker_services.api.app import build_app
+from broker_services.api.descriptors import fit_waiters
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer, bounded_protocol
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 
@@ -32,7 +33,7 @@ def run(settings: Settings, *, host: str, port: int) -> int:
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
-    async with Broker(settings) as broker:
+    async with Broker(fit_waiters(settings)) as broker:
         app, api = build_app(broker)
         tune_garbage_collector()
         server = DrainingServer(_config(app, settings, host, port), api.drain)

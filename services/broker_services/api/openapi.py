@@ -102,8 +102,9 @@ def _raw_parameters(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _is_plain(member: Mapping[str, Any]) -> bool:
     """Whether a member is a word or a number in the query; any other is JSON text."""
-    kinds = [option.get("type") for option in member.get("anyOf", [member])]
-    return all(kind in ("string", "number", "integer", "boolean", "null") or "enum" in member for kind in kinds)
+    options = member.get("anyOf", [member])
+    plain = ("string", "number", "integer", "boolean", "null")
+    return all(option.get("type") in plain or "enum" in option for option in options)
 
 
 def _request_body(operation: Operation) -> dict[str, Any]:

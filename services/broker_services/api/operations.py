@@ -7,7 +7,15 @@ from typing import Any, Final
 
 import msgspec
 
-from broker.requests import CancelRequest, ChangeRequest, CreateRequest, QueryRequest
+from broker.requests import (
+    CancelRequest,
+    ChangeRequest,
+    CreateRequest,
+    ListRequest,
+    QueryRequest,
+    QueuesRequest,
+    RetryRequest,
+)
 from broker_services.api import calls, schemas
 from broker_services.api.answers import Answer
 from broker_services.api.calls import Api
@@ -59,6 +67,8 @@ _BODY_PROBLEMS: Final = (
     "store-unavailable",
 )
 
+_READ_PROBLEMS: Final = ("invalid-request", "headers-too-large", "store-unavailable", "method-not-allowed")
+
 OPERATIONS: Final = (
     Operation(
         path="/createTask",
@@ -77,7 +87,14 @@ OPERATIONS: Final = (
                 ("Location", "Retry-After", "Preference-Applied"),
             ),
         },
-        problems=(*_BODY_PROBLEMS, "task-conflict", "idempotency-mismatch", "method-not-allowed"),
+        problems=(
+            *_BODY_PROBLEMS,
+            "task-conflict",
+            "idempotency-mismatch",
+            "queue-full",
+            "too-many-waiters",
+            "method-not-allowed",
+        ),
         headers=("Idempotency-Key", "Prefer", "Accept-Language"),
         example={"queue": "createbranch", "payload": {"repository": "demo", "branch": "feature-1"}, "wait": 30},
     ),
@@ -93,7 +110,7 @@ OPERATIONS: Final = (
             200: Outcome("The task, whatever its state.", schemas.Task, ("ETag", "Preference-Applied")),
             304: Outcome("Unchanged since `If-None-Match`.", None, ("ETag",)),
         },
-        problems=("task-not-found", "invalid-request", "headers-too-large", "store-unavailable", "method-not-allowed"),
+        problems=(*_READ_PROBLEMS, "task-not-found", "too-many-waiters"),
         headers=("If-None-Match", "Prefer", "Accept-Language"),
         example={"uuid": "084Tkjfh"},
     ),
@@ -124,6 +141,52 @@ OPERATIONS: Final = (
         problems=(*_BODY_PROBLEMS, "task-not-found", "task-already-final", "method-not-allowed"),
         headers=("Accept-Language",),
         example={"uuid": "084Tkjfh"},
+    ),
+    Operation(
+        path="/retryTask",
+        name="retryTask",
+        summary="Makes a new task of a failed or expired one, which itself never changes.",
+        methods=("POST",),
+        call=calls.retry_task,
+        scope="create",
+        request=RetryRequest,
+        outcomes={200: Outcome("The new task, with the other one as its `retry_of`.", schemas.Task)},
+        problems=(
+            *_BODY_PROBLEMS,
+            "task-not-found",
+            "task-conflict",
+            "task-already-final",
+            "queue-full",
+            "method-not-allowed",
+        ),
+        headers=("Idempotency-Key", "Accept-Language"),
+        example={"uuid": "084Tkjfh"},
+    ),
+    Operation(
+        path="/tasks",
+        name="tasks",
+        summary="Lists tasks, newest created first. A page may be short, or empty, while it has a cursor.",
+        methods=("GET", "HEAD"),
+        call=calls.list_tasks,
+        scope="read",
+        request=ListRequest,
+        outcomes={200: Outcome("A page.", schemas.Tasks)},
+        problems=_READ_PROBLEMS,
+        headers=("Accept-Language",),
+        example={"queue": "createbranch", "state": "failed"},
+    ),
+    Operation(
+        path="/queues",
+        name="queues",
+        summary="What each queue holds, and who is there for it.",
+        methods=("GET", "HEAD"),
+        call=calls.list_queues,
+        scope="read",
+        request=QueuesRequest,
+        outcomes={
+            200: Outcome("The queues in use: with open tasks, workers or held calls, now or lately.", schemas.Queues)
+        },
+        problems=_READ_PROBLEMS,
     ),
     Operation(
         path="/healthz",

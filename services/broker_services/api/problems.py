@@ -37,7 +37,7 @@ _ALL: Final = (
     ProblemType("not-found", 404, "Unknown path"),
     ProblemType("method-not-allowed", 405, "The path does not take this method"),
     ProblemType("request-timeout", 408, "The body did not arrive in time"),
-    ProblemType("task-conflict", 409, "The uuid names another task"),
+    ProblemType("task-conflict", 409, "The task of this uuid is not one for this call"),
     ProblemType("task-already-final", 409, "The task has ended with another outcome"),
     ProblemType("lease-lost", 409, "The lease no longer holds"),
     ProblemType("payload-too-large", 413, "The body or a value is too long"),
@@ -45,8 +45,10 @@ _ALL: Final = (
     ProblemType("invalid-request", 422, "A field cannot be used"),
     ProblemType("idempotency-mismatch", 422, "The idempotency key stands for another request"),
     ProblemType("headers-too-large", 431, "The headers are too long"),
+    ProblemType("queue-full", 429, "The queue takes no more tasks now"),
     ProblemType("internal-error", 500, "A defect of the service"),
     ProblemType("draining", 503, "This instance ends"),
+    ProblemType("too-many-waiters", 503, "This instance holds no more calls now"),
     ProblemType("store-unavailable", 503, "Redis cannot serve this now"),
 )
 PROBLEMS: Final[Mapping[str, ProblemType]] = {problem.code: problem for problem in _ALL}
@@ -85,11 +87,11 @@ def problem_answer(error: BrokerError, *, path: str, language: Language) -> Answ
         document["field"] = error.field
     if isinstance(error, TaskAlreadyFinalError):
         document["task"] = orjson.Fragment(task_body(error.document, error.uuid, error.state, language))
-    if problem.status == 503:
+    if problem.status in (429, 503):
         headers.append((b"retry-after", _spread_retry_after()))
     return Answer(problem.status, orjson.dumps(document), headers, content_type=b"application/problem+json")
 
 
 def _spread_retry_after() -> bytes:
-    """One to three seconds, so that the callers of an outage do not come back together (Nacos does the same)."""
+    """One to three seconds, so that callers who were refused at once do not come back at once (Nacos does the same)."""
     return b"%d" % random.randint(1, 3)  # noqa: S311

@@ -52,6 +52,35 @@ class ChangedTask(Task, kw_only=True):
     changed: Annotated[bool, Meta(description="False when it had ended with the same outcome already.")]
 
 
+class Tasks(msgspec.Struct, kw_only=True):
+    """A page of tasks."""
+
+    items: list[Task]
+    cursor: Annotated[str | None, Meta(description="Where the next page begins; absent at the end.")] = None
+
+
+class Queue(msgspec.Struct, kw_only=True):
+    """What a queue holds and who is there for it."""
+
+    queue: str
+    pending: Annotated[int, Meta(description="Tasks that a worker could claim now.")]
+    running: Annotated[int, Meta(description="Tasks that a worker has.")]
+    deferred: Annotated[int, Meta(description="Running tasks without a worker, left to a third party.")]
+    delayed: Annotated[int, Meta(description="Pending tasks that are not due yet, retries among them.")]
+    oldest_pending_age: Annotated[
+        float | None, Meta(description="Seconds since the creation of the oldest claimable task; null without any.")
+    ]
+    workers: Annotated[int, Meta(description="Worker processes; one that died counts for some ten seconds more.")]
+    waiters: Annotated[int, Meta(description="Calls held for tasks of the queue, some two seconds ago.")]
+    limits: Annotated[None, Meta(description="Reserved.")] = None
+
+
+class Queues(msgspec.Struct, kw_only=True):
+    """The queues that are in use, by name."""
+
+    items: list[Queue]
+
+
 class Health(msgspec.Struct):
     """The state of this instance."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import click
@@ -35,6 +35,22 @@ class Connection:
                 return await question(client)
 
         return asyncio.run(asked())
+
+    def stream(self, question: Callable[[BrokerClient], AsyncIterator[RemoteTask]]) -> None:
+        """Asks, and prints each answer on a line as it comes."""
+
+        async def asked() -> None:
+            async with self.client() as client:
+                async for task in question(client):
+                    self._print_line(task)
+
+        asyncio.run(asked())
+
+    def _print_line(self, task: RemoteTask) -> None:
+        if show.for_people(self._as_json):
+            show.task_line(task.raw)
+        else:
+            show.document(task.raw)
 
     def print(self, task: RemoteTask) -> None:
         """Prints what was answered."""

@@ -39,7 +39,7 @@ def exit_code(error: Exception) -> Exit | None:
             return Exit.STILL_RUNNING
         case errors.ApiError(status=status):
             return _of_status(status)
-        case errors.StoreUnavailableError():
+        case errors.StoreUnavailableError() | errors.QueueFullError() | errors.TooManyWaitersError():
             return Exit.UNREACHABLE
         case (
             errors.TaskNotFoundError()

@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "dev": ("broker_services.cli.processes:dev", "A whole deployment in this terminal, to try things out."),
     "api": ("broker_services.cli.processes:api", "One API instance."),
     "worker": ("broker_services.cli.processes:worker", "One worker process."),
-    "task": ("broker_services.cli.task:task", "Create, query, change or cancel a task."),
+    "task": ("broker_services.cli.task:task", "Create, list, query, change, cancel or retry tasks."),
     "doctor": ("broker_services.cli.doctor:doctor", "Check the Redis server, its settings and permissions."),
 }
 

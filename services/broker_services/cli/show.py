@@ -22,6 +22,8 @@ COLOURS: Final = {
     "fail": "red",
 }
 
+_STATE_WIDTH: Final = len("succeeded")
+
 # `uuid`, `state` and `message` are the headline; `links` are for programs.
 _headline: Final = ("uuid", "state", "message", "links")
 
@@ -46,6 +48,14 @@ def task(raw: bytes) -> None:
     width = max((len(name) for name in shown), default=0)
     for name in shown:
         echo(f"  {name.ljust(width)}  {_text(members, name)}")
+
+
+def task_line(raw: bytes) -> None:
+    """Prints a task of a list for people: what tells it from others, on one line."""
+    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    state = _text(members, "state")
+    shown = (_text(members, "created_at"), coloured(state, state.ljust(_STATE_WIDTH)), _text(members, "queue"))
+    echo("  ".join((*shown, bold(_text(members, "uuid")), _text(members, "error"))).rstrip())
 
 
 def echo(line: str) -> None:

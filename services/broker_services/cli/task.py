@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, Final
 
 import click
 
-from broker.client import RemoteTask
+from broker.client import BrokerClient, RemoteTask
 from broker.task import TaskState
 from broker_services.cli.connection import Connection, connected
 from broker_services.cli.exits import EXIT_CODES_HELP, Exit
@@ -35,10 +37,11 @@ class JsonText(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
 
 
 JSON: Final = JsonText()
+MOST_PER_PAGE: Final = 500
 option = partial(click.option, show_envvar=True)
 
 
-@click.group(help="Create, query, change or cancel a task over HTTP.\n\n" + EXIT_CODES_HELP)
+@click.group(help="Create, list, query, change, cancel or retry tasks over HTTP.\n\n" + EXIT_CODES_HELP)
 def task() -> None:
     """The group."""
 
@@ -130,6 +133,44 @@ def change(
 def cancel(connection: Connection, *, uuid: str) -> None:
     """End a task as cancelled; its handler is told."""
     connection.print(connection.ask(lambda client: client.cancel(uuid)).task)
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@click.argument("uuid")
+@connected
+def retry(connection: Connection, *, uuid: str) -> None:
+    """Make a new task of a failed or expired one, and show it."""
+    connection.print(connection.ask(lambda client: client.retry(uuid)))
+
+
+@task.command("list", epilog=EXIT_CODES_HELP)
+@option("--queue", help="Only this queue's.")
+@option("--state", type=click.Choice([state.value for state in TaskState]), help="Only those in this state now.")
+@option("--limit", type=click.IntRange(min=1), default=50, help="Tasks at most.")
+@option("--all", "everything", is_flag=True, help="All of them, however many.")
+@connected
+def list_(connection: Connection, *, queue: str | None, state: str | None, limit: int, everything: bool) -> None:
+    """Show tasks, newest created first, one a line.
+
+    \b
+    broker task list --queue createbranch --state failed
+    """
+    most = None if everything else limit
+    connection.stream(lambda client: _listed(client, most, queue=queue, state=state))
+
+
+async def _listed(client: BrokerClient, most: int | None, **filters: str | None) -> AsyncIterator[RemoteTask]:
+    """Follows the pages: one may be short while more follow."""
+    left = math.inf if most is None else most
+    cursor: str | None = None
+    while left > 0:
+        page = await client.list(cursor=cursor, limit=int(min(left, MOST_PER_PAGE)), **filters)
+        for found in page.items:
+            yield found
+        left -= len(page.items)
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def _failure(code: str | None, message: str | None) -> dict[str, str] | None:

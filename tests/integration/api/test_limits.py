@@ -9,8 +9,8 @@ import pytest
 from tests.support.caller import Caller, code_of, json_object, request_head
 
 WRITES: Final = ("/createTask", "/changeTaskState")
-BODIES: Final = (*WRITES, "/cancelTask")
-EVERY: Final = (*BODIES, "/queryTaskState", "/healthz", "/readyz")
+BODIES: Final = (*WRITES, "/cancelTask", "/retryTask")
+EVERY: Final = (*BODIES, "/queryTaskState", "/tasks", "/queues", "/healthz", "/readyz")
 
 JSON_LINE: Final = b"Content-Type: application/json"
 
@@ -32,6 +32,9 @@ def test_writing_calls_take_post_and_get(a: Caller, path: str, method: str) -> N
     [
         ("/cancelTask", "POST"),
         ("/queryTaskState", "GET, HEAD"),
+        ("/retryTask", "POST"),
+        ("/tasks", "GET, HEAD"),
+        ("/queues", "GET, HEAD"),
         ("/healthz", "GET, HEAD"),
         ("/readyz", "GET, HEAD"),
     ],

@@ -136,6 +136,7 @@ def test_cancelling(broker: Invoke, answering: Answering) -> None:
         (429, "queue-full", Exit.UNREACHABLE),
         (503, "store-unavailable", Exit.UNREACHABLE),
         (503, "draining", Exit.UNREACHABLE),
+        (503, "too-many-waiters", Exit.UNREACHABLE),
     ],
 )
 def test_a_problem_is_one_line_and_an_exit_code(
@@ -196,3 +197,55 @@ def test_no_value_steers_the_terminal(broker: Invoke, answering: Answering, monk
     printed = broker("task", "query", "1").stdout
     assert "a�[2Jb c" in printed
     assert not {"\x1b", "\x9b", "\x7f"} & set(printed)
+
+
+def test_retrying_prints_the_new_task(broker: Invoke, answering: Answering) -> None:
+    api = answering(answer(task("pending", uuid="new", retry_of="084Tkjfh")))
+    result = broker("task", "retry", "084Tkjfh")
+    assert result.exit_code == Exit.OK
+    assert json.loads(result.stdout)["retry_of"] == "084Tkjfh"
+    assert api.asked == ["POST /retryTask"]
+
+
+def page(*uuids: str, cursor: str | None = None) -> dict[str, object]:
+    found: dict[str, object] = {"items": [task("failed", uuid=uuid) for uuid in uuids]}
+    return found if cursor is None else {**found, "cursor": cursor}
+
+
+def test_a_list_has_a_document_a_line(broker: Invoke, answering: Answering) -> None:
+    api = answering(answer(page("b", "a")))
+    result = broker("task", "list", "--queue", "q", "--state", "failed")
+    assert result.exit_code == Exit.OK
+    assert [json.loads(line)["uuid"] for line in result.stdout.splitlines()] == ["b", "a"]
+    assert api.asked == ["GET /tasks?queue=q&state=failed&limit=50"]
+
+
+def test_a_list_goes_on_until_it_has_as_many_as_were_asked_for(broker: Invoke, answering: Answering) -> None:
+    api = answering(answer(page("d", "c", cursor="3")), answer(page(cursor="2")), answer(page("b", cursor="1")))
+    result = broker("task", "list", "--limit", "3")
+    assert result.stdout.count("\n") == 3
+    assert api.asked == ["GET /tasks?limit=3", "GET /tasks?cursor=3&limit=1", "GET /tasks?cursor=2&limit=1"]
+
+
+def test_all_are_listed(broker: Invoke, answering: Answering) -> None:
+    api = answering(answer(page("c", cursor="3")), answer(page("b", cursor="2")), answer(page("a")))
+    result = broker("task", "list", "--all")
+    assert result.stdout.count("\n") == 3
+    assert api.asked[0] == "GET /tasks?limit=500"
+    assert len(api.asked) == 3
+
+
+def test_people_get_a_line_a_task(broker: Invoke, answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "for_people", lambda as_json: True)
+    found = task("failed", created_at="2026-11-20T16:20:00.123Z", error={"code": "x"})
+    answering(answer({"items": [found, task("succeeded", uuid="2")]}))
+    lines = broker("task", "list").stdout.splitlines()
+    assert lines[0] == '2026-11-20T16:20:00.123Z  failed     createbranch  084Tkjfh  {"code":"x"}'
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("flags", [["--limit", "0"], ["--state", "done"]])
+def test_a_list_that_cannot_be_is_a_usage_error(broker: Invoke, answering: Answering, flags: list[str]) -> None:
+    api = answering(answer(page()))
+    assert broker("task", "list", *flags).exit_code == Exit.USAGE
+    assert not api.requests

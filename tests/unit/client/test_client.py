@@ -19,6 +19,7 @@ from broker.errors import (
     LeaseLostError,
     MalformedJsonError,
     PayloadTooLargeError,
+    QueueFullError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
@@ -145,7 +146,7 @@ async def test_key_and_language_stand_in_the_headers() -> None:
         (422, "idempotency-mismatch", IdempotencyMismatchError),
         (422, "invalid-request", InvalidRequestError),
         (401, "unauthorized", ApiError),
-        (429, "queue-full", ApiError),
+        (429, "queue-full", QueueFullError),
         (418, "of-tomorrow", ApiError),
     ],
 )
@@ -168,9 +169,10 @@ async def test_the_winner_of_a_final_task_comes_with_the_error() -> None:
 
 async def test_a_full_queue_tells_when_to_try_again() -> None:
     api = FakeApi(problem(429, "queue-full", retry_after="4"))
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(QueueFullError) as caught:
         await api.client().create()
-    assert (caught.value.status, caught.value.retry_after_s) == (429, 4.0)
+    assert caught.value.retry_after_s == 4.0
+    assert len(api.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -251,3 +253,46 @@ def test_retry_after_in_seconds(header: str | None, seconds: float | None) -> No
 def test_retry_after_as_a_date() -> None:
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     assert retry_after_s(in_a_minute) == pytest.approx(60, abs=2)
+
+
+async def test_a_retry_names_a_key_of_its_own_so_that_it_may_be_repeated() -> None:
+    api = FakeApi(broken, answer(task("pending", uuid="new", retry_of="084Tkjfh")))
+    new = await api.client().retry("084Tkjfh")
+    assert (new.uuid, new.retry_of, new.state) == ("new", "084Tkjfh", TaskState.PENDING)
+    assert api.asked == ["POST /retryTask"] * 2
+    assert api.body() == {"uuid": "084Tkjfh"}
+    first, second = (request.headers["Idempotency-Key"] for request in api.requests)
+    assert first == second
+
+
+async def test_a_retry_takes_a_key() -> None:
+    api = FakeApi(answer(task("pending")))
+    await api.client().retry("084Tkjfh", idempotency_key="k")
+    assert api.requests[0].headers["Idempotency-Key"] == "k"
+
+
+async def test_a_task_that_cannot_be_retried() -> None:
+    api = FakeApi(problem(409, "task-conflict"))
+    with pytest.raises(TaskConflictError):
+        await api.client().retry("084Tkjfh")
+
+
+async def test_a_list_is_read_page_by_page() -> None:
+    api = FakeApi(answer({"items": [task("failed", uuid="b"), task("failed", uuid="a")], "cursor": "1f"}))
+    page = await api.client().list(queue="q", state="failed", cursor="2a", limit=2)
+    assert [found.uuid for found in page.items] == ["b", "a"]
+    assert page.cursor == "1f"
+    assert api.asked == ["GET /tasks?queue=q&state=failed&cursor=2a&limit=2"]
+
+
+async def test_values_in_a_list_stay_the_bytes_they_are() -> None:
+    item = b'{"uuid":"1","queue":"q","state":"succeeded","result":[1.0,9007199254740993]}'
+    api = FakeApi(raw_answer(b'{"items":[' + item + b"]}"))
+    page = await api.client().list()
+    assert (page.items[0].raw, page.cursor) == (item, None)
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"items":[1]}', b"<html>"])
+async def test_a_list_that_is_none(body: bytes) -> None:
+    with pytest.raises(ApiError, match="none of a broker's"):
+        await FakeApi(raw_answer(body)).client().list()

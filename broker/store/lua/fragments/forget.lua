@@ -6,5 +6,6 @@ local function forget(uuid, record)
   redis.call('UNLINK', TASK .. uuid, VALUES .. uuid)
   redis.call('ZREM', RETAINED, uuid)
   redis.call('ZREM', ENDED, uuid)
+  redis.call('ZREM', CREATED_INDEX, uuid)
   redis.call('DECRBY', RETAINED_BYTES, record.kept)
 end

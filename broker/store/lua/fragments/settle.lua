@@ -1,4 +1,4 @@
--- @include task_json integer
+-- @include task_json integer queue
 -- settle(uuid, record, now, state, result, error, by_worker): the one way a task ends. Stores the terminal
 -- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
@@ -11,10 +11,14 @@ local function leave_open_indexes(uuid, record)
   redis.call('ZREM', EXPIRING, uuid)
   if record.lease then
     redis.call('ZREM', LEASES, uuid)
+    count(record.queue, 'running', -1)
   elseif record.due then
     redis.call('ZREM', DELAYED, uuid)
+    count(record.queue, 'delayed', -1)
   elseif record.state == 'pending' then
     redis.call('ZREM', PENDING .. record.queue, uuid)
+  else
+    count(record.queue, 'deferred', -1)
   end
 end
 

@@ -1,0 +1,44 @@
+#!lua flags=no-writes
+-- The numbers of several queues, as one consistent picture.
+--
+-- KEYS[1]   the known queues
+-- ARGV      queues
+-- returns   a list of {queue, claimable, running, deferred, delayed, age of the oldest claimable task in ms or false,
+--           workers, waiters}
+--
+-- @include clock integer enqueue presence
+local now = now_ms()
+
+local function oldest(queue)
+  local found, age
+  for band = 0, 9 do
+    local first = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(band * PRIORITY_STEP),
+      '(' .. integer((band + 1) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
+    local seq = first[2] and first[2] - band * PRIORITY_STEP
+    if seq and (not age or seq < age) then
+      found, age = first[1], seq
+    end
+  end
+  return found
+end
+
+local function age_of_oldest(queue)
+  local uuid = oldest(queue)
+  local created = uuid and redis.call('HGET', TASK .. uuid, 'created')
+  return created and math.max(0, now - created)
+end
+
+local function numbers(queue)
+  local claimable = redis.call('ZCARD', PENDING .. queue)
+  local counts = redis.call('HMGET', QUEUE .. queue, 'running', 'deferred', 'delayed')
+  local workers = count_present(WORKERS .. queue, now)
+  local _, waiters = count_present(WAITERS .. queue, now)
+  return { queue, claimable, tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
+    claimable > 0 and age_of_oldest(queue) or false, workers, waiters }
+end
+
+local answer = {}
+for i, queue in ipairs(ARGV) do
+  answer[i] = numbers(queue)
+end
+return answer

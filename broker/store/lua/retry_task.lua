@@ -1,0 +1,65 @@
+#!lua
+-- Makes a new task of one that failed or expired: same queue, payload, priority, limits and time to live. The ended
+-- one never changes. Not allow-oom, as every create.
+--
+-- KEYS[1]   the ended task's record
+-- ARGV      1 its uuid   2 the new task's uuid   3 the new task's seal   4 idempotency digest ("" for none)
+--           5 most pending tasks of the queue   6 "1" when a full queue drops its oldest
+-- returns   {CREATED | ATTACHED, uuid, queue, seal, state, task JSON} of the new task, {FINAL, state, task JSON} when
+--           it ended otherwise, {CONFLICT, state} while it is open, {FULL, queue} or {NOT_FOUND}
+--
+-- @include clock integer record task_json admit register
+local origin, uuid, idempotency = ARGV[1], ARGV[2], ARGV[4]
+
+local function reply(code, new_uuid, record)
+  return { code, new_uuid, record.queue, record.seal, record.state, task_json(new_uuid, record) }
+end
+
+if idempotency ~= '' then
+  local bound = redis.call('GET', IDEMPOTENCY .. idempotency)
+  local record = bound and read_record(bound)
+  if record then
+    return reply(ATTACHED, bound, record)
+  end
+end
+
+local old = read_record(origin)
+if not old then
+  return { NOT_FOUND }
+end
+local now = now_ms()
+if is_open(old) and not expire_if_over(origin, old, now) then
+  return { CONFLICT, old.state }
+end
+if old.state ~= 'failed' and old.state ~= 'expired' then
+  return { FINAL, old.state, task_json(origin, old) }
+end
+if not admit(old.queue, old.priority, tonumber(ARGV[5]), ARGV[6] == '1', now) then
+  return { FULL, old.queue }
+end
+
+local record = {
+  queue = old.queue, state = 'pending', attempt = '0', priority = old.priority,
+  seq = integer(redis.call('INCR', SEQUENCE)), created = integer(now), expires = integer(now + old.expires - old.created),
+  retention = old.retention, seal = ARGV[3], fingerprint = old.fingerprint, size = old.size,
+  max_attempts = old.max_attempts, idempotency = idempotency ~= '' and idempotency or nil,
+}
+local fields = {}
+for name, text in pairs(record) do
+  fields[#fields + 1] = name
+  fields[#fields + 1] = text
+end
+local payload = read_value(origin, old, 'payload')
+if payload then add_value(fields, uuid, 'payload', payload) end
+record.retry_of = #origin <= INLINE_MAX_BYTES and origin or ''
+fields[#fields + 1] = 'retry_of'
+fields[#fields + 1] = record.retry_of
+if record.retry_of == '' then
+  redis.call('HSET', VALUES .. uuid, 'retry_of', origin)
+end
+register(uuid, record, fields)
+if idempotency ~= '' then
+  redis.call('SET', IDEMPOTENCY .. idempotency, uuid)
+end
+make_claimable(uuid, record)
+return reply(CREATED, uuid, record)
