@@ -235,7 +235,8 @@ def test_endless_trailers_are_not_kept(tight: Caller) -> None:
 
     answer = said(tight, head + b"2\r\n{}\r\n0\r\n" + trailers)
 
-    assert statuses(answer)[0] in (400, 408, 422, 431)
+    # The connection may be closed while the call is on its way.
+    assert answer == b"" or statuses(answer)[0] in (400, 408, 422, 431)
 
 
 # Two readers of one connection must see the same requests
