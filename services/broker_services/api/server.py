@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
@@ -18,6 +18,8 @@ from broker_services.api.problems import HttpError, problem_answer
 KEEP_ALIVE_S: Final = 75
 """Longer than the 60 s for which load balancers reuse a connection; a shorter one makes them answer 502 at times."""
 BACKLOG: Final = 4_096
+MOST_PIPELINED: Final = 32
+"""Requests read on one connection behind one that is held; more stay unread until it is answered."""
 
 
 class HeadersTooLargeError(Exception):
@@ -27,6 +29,8 @@ class HeadersTooLargeError(Exception):
 def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     """uvicorn's protocol with a bound on request line and headers together, where its own takes megabytes.
 
+    It also notices that a caller has left who sent more requests behind a held one.
+
     Args:
         max_header_bytes: More is answered 431 and the connection closed.
     """
@@ -34,6 +38,7 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
     class BoundedProtocol(HttpToolsProtocol):
         _header_bytes = 0
         _is_in_head = False
+        _behind: Sequence[RequestResponseCycle] = ()
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
@@ -54,7 +59,23 @@ def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 
         def on_headers_complete(self) -> None:
             self._is_in_head = False
+            previous = self.cycle
             super().on_headers_complete()
+            if self.pipeline:
+                self._read_on(previous)
+
+        def _read_on(self, previous: RequestResponseCycle) -> None:
+            """uvicorn stops reading at a pipelined request, and would not notice that the caller of a held one left."""
+            self._behind = [cycle for cycle in (*self._behind, previous) if not cycle.response_complete]
+            if len(self.pipeline) <= MOST_PIPELINED:
+                self.flow.resume_reading()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            # uvicorn tells only the request that came last.
+            for cycle in self._behind:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            super().connection_lost(exc)
 
         def on_url(self, url: bytes) -> None:
             self._count(url)
