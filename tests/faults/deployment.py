@@ -154,7 +154,8 @@ class Deployment:
             with self.disturbing(kind, member.name):
                 await self._end(member, kind)
                 await asyncio.sleep(after_s)
-                await member.start()
+                async with asyncio.timeout(START_DEADLINE_S):
+                    await member.start()
         finally:
             member.is_in_hand = False
 
