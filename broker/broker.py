@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +82,11 @@ class Broker:
         await self._background.cancel()
         await self.hub.close()
         await self._link.close()
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
+        return {"commands": self._link, "subscriptions": self.hub.link}
 
     # For programs: values are Python objects
 

@@ -129,6 +129,11 @@ class ResponseHub:
         )
 
     @property
+    def link(self) -> Link:
+        """The subscription connection, to be looked at."""
+        return self._link
+
+    @property
     def is_delivering(self) -> bool:
         """Whether a message published now would arrive: connected, subscribed, and the last probe came through."""
         if not self._is_confirmed or self._last_probe_heard is None:

@@ -71,7 +71,7 @@ def test_settings_table_is_complete_and_right(readme: Readme) -> None:
     rows = readme.rows(r"`BROKER_\w+`")
     expected = zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True)
     assert [(row[0], row[1]) for row in rows] == [
-        (f"`{ENVIRONMENT_PREFIX}{name.upper()}`", f"`{shown(default)}`") for name, default in expected
+        (f"`{ENVIRONMENT_PREFIX}{name.upper()}`", shown(default)) for name, default in expected
     ]
     for name, _, unit, meaning in rows:
         suffix = next((suffix for suffix in UNITS if name.strip("`").lower().endswith(suffix)), None)
@@ -80,8 +80,9 @@ def test_settings_table_is_complete_and_right(readme: Readme) -> None:
 
 
 def shown(default: object) -> str:
-    """A default as one would type it."""
-    return f"{default:.0f}" if isinstance(default, float) else str(default)
+    """A default as one would type it, in backticks; nothing where there is none."""
+    text = f"{default:.0f}" if isinstance(default, float) else str(default)
+    return f"`{text}`" if text else ""
 
 
 def test_settings_it_names_exist(readme: Readme) -> None:
