@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -111,6 +111,11 @@ class Broker:
         await self._presence.leave()
         await self.hub.close()
         await self._link.close()
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
+        return {"commands": self._link, "subscriptions": self.hub.link}
 
     # For programs: values are Python objects
 

@@ -28,6 +28,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.handlers import Handler, ThreadLane
+from broker.measures import WorkerMeasures
 from broker.requests import Completion, milliseconds
 from broker.settings import Settings
 from broker.store.transitions import Claimed, Transitions
@@ -73,6 +74,7 @@ class Attempt:
         self.stop: Stop | None = None
         self.is_running = False
         self.is_settling = False
+        self.lease_was_lost = False
         self.runner: asyncio.Task[None] | None = None
         self._transitions = transitions
         self._lease_ms = lease_ms
@@ -94,12 +96,17 @@ class Attempt:
         """Extends the lease, or stops the handler when the task is no longer its own."""
         try:
             state = await self._transitions.extend(self.claimed.uuid, self.claimed.lease, self._lease_ms, progress)
-        except (LeaseLostError, TaskNotFoundError):
+        except (LeaseLostError, TaskNotFoundError) as gone:
+            self.note(gone)
             self.halt(Stop.ENDED)
             raise
         if isinstance(state, TaskState):
             self.halt(Stop.ENDED)
             raise LeaseLostError(f"Task {self.claimed.uuid} has been ended ({state}) by somebody else.")
+
+    def note(self, gone: BrokerError) -> None:
+        """The task is no longer its own, for this reason."""
+        self.lease_was_lost = self.lease_was_lost or isinstance(gone, LeaseLostError)
 
     # TaskActions
 
@@ -122,10 +129,12 @@ class Executor:
     Args:
         transitions: The scripts.
         settings: Lease and size limits.
+        measures: Where executions are counted.
     """
 
-    def __init__(self, transitions: Transitions, settings: Settings) -> None:
+    def __init__(self, transitions: Transitions, settings: Settings, measures: WorkerMeasures | None = None) -> None:
         self._transitions = transitions
+        self._measures = measures or WorkerMeasures()
         self._lease_ms = milliseconds(settings.lease_s)
         self._max_bytes = settings.max_body_bytes
         # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
@@ -185,15 +194,19 @@ class Executor:
             await asyncio.gather(*[_renew(attempt) for attempt in self._attempts.values()])
 
     async def _run(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
+        started, seconds, outcome = self._deadlines.loop.time(), 0.0, "not-stored"
         try:
             end = attempt.stop or await self._execute(attempt, threads, on_end)
-            await self._settle(attempt, end)
+            seconds = self._deadlines.loop.time() - started
+            outcome = await self._settle(attempt, end)
         except asyncio.CancelledError:
             log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
         except BrokerError as error:
             # The lease will run out and the sweep will take over.
             log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, error)  # noqa: TRY400
         finally:
+            self._measures.executions[attempt.claimed.queue, outcome].observe(seconds)
+            self._measures.leases_lost += attempt.lease_was_lost
             self._attempts.pop(attempt.claimed.lease, None)
             if threads is None or not attempt.is_running:
                 on_end()
@@ -228,21 +241,27 @@ class Executor:
 
     # Settle
 
-    async def _settle(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> None:
-        """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else."""
+    async def _settle(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> str:
+        """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else.
+
+        Returns:
+            What became of it, as `WorkerMeasures.executions` has it.
+        """
         attempt.is_settling = True
         steps = self._settling(attempt, end)
         while True:
             try:
-                await steps()
+                stored = await steps()
             except StoreUnavailableError as error:
+                self._measures.settle_retries += 1
                 log.warning("Task %s waits to store its end: %s", attempt.claimed.uuid, error)
                 await asyncio.sleep(SETTLE_RETRY_S * random.uniform(0.5, 1.0))  # noqa: S311
             except _GONE as gone:
+                attempt.note(gone)
                 log.info("The end of task %s came too late: %s", attempt.claimed.uuid, gone)
-                return
+                return "too-late"
             else:
-                return
+                return _outcome_of(end, stored)
 
     def _settling(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> Callable[[], Awaitable[object]]:
         uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
@@ -263,6 +282,17 @@ class Executor:
             return lambda: self._transitions.finish(uuid, failed, lease=lease)
         delay_ms = milliseconds(attempt.handler.retry_delay_s(attempt.claimed.attempt))
         return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
+
+
+def _outcome_of(end: Completion | Failure | Stop | None, stored: object) -> str:
+    """What an end that was stored is counted as. Only a retry says by True that another attempt follows."""
+    if end is None:
+        return "deferred"
+    if isinstance(end, Completion):
+        return "succeeded"
+    if isinstance(end, Failure):
+        return "retried" if stored is True else "failed"
+    return "given-back" if end is Stop.DRAIN else "ended-elsewhere"
 
 
 def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:

@@ -47,6 +47,11 @@ class RequestBell:
             on_connected=self._subscribe_anew,
         )
 
+    @property
+    def link(self) -> Link:
+        """The connection, to be looked at."""
+        return self._link
+
     async def open(self) -> None:
         """Connects and subscribes. Raises StoreUnavailableError or ConfigurationError."""
         await self._link.open()

@@ -108,6 +108,7 @@ class ResponseHub:
         self._actual: set[bytes] = set()
         self._to_join: list[bytes] = []
         self._to_leave: list[bytes] = []
+        self._leaving: set[bytes] = set()
         self._idle: deque[tuple[float, Channel]] = deque()
         self._leave_timer: asyncio.TimerHandle | None = None
         self._background = Background()
@@ -128,6 +129,11 @@ class ResponseHub:
             on_connected=self._subscribe_anew,
             on_lost=self._forget_subscriptions,
         )
+
+    @property
+    def link(self) -> Link:
+        """The subscription connection, to be looked at."""
+        return self._link
 
     @property
     def is_delivering(self) -> bool:
@@ -158,8 +164,8 @@ class ResponseHub:
 
     @property
     def leaked(self) -> int:
-        """Confirmed channels that nobody here wants: always zero but for the moment of leaving."""
-        return len(self._actual - self._channels.keys())
+        """Confirmed channels that nobody here wants and that are not being left: always zero."""
+        return len(self._actual.difference(self._channels, self._to_leave, self._leaving))
 
     @property
     def reconnects(self) -> int:
@@ -244,6 +250,7 @@ class ResponseHub:
             return b""
         leaving, joining = self._to_leave, self._to_join
         self._to_leave, self._to_join = [], []
+        self._leaving.update(leaving)
         return b"".join([*_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
 
     def _subscribe_anew(self) -> None:
@@ -254,6 +261,7 @@ class ResponseHub:
 
     def _forget_subscriptions(self) -> None:
         self._actual.clear()
+        self._leaving.clear()
         self._is_confirmed = False
         self._last_probe_heard = None
 
@@ -290,6 +298,7 @@ class ResponseHub:
                 self._actual.add(push[1])
         elif kind == b"unsubscribe":
             self._actual.discard(push[1])
+            self._leaving.discard(push[1])
 
     def _take_message(self, name: bytes, data: bytes) -> None:
         if name == self._probe:

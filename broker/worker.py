@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+import msgspec
+
 from broker.background import Background
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.executor import Executor
@@ -24,6 +26,7 @@ from broker.handlers import (
     HandlerFunction,
     ThreadLane,
 )
+from broker.measures import WorkerMeasures
 from broker.presence import Presence
 from broker.recovery import Recovery
 from broker.request_bell import RequestBell
@@ -45,6 +48,15 @@ RETRY_CLAIM_S: Final = 0.5
 F = TypeVar("F", bound=HandlerFunction)
 
 
+class WorkerState(msgspec.Struct, frozen=True):
+    """How a worker that runs does just now: attempts here, free slots by queue, its connections, whether it ends."""
+
+    running: int
+    free: dict[str, int]
+    links: dict[str, Link]
+    is_stopping: bool
+
+
 class Worker:
     """Runs handlers for the tasks of their queues.
 
@@ -58,6 +70,13 @@ class Worker:
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
+        self.measures = WorkerMeasures()
+        self._process: _WorkerProcess | None = None
+
+    @property
+    def state(self) -> WorkerState | None:
+        """How it does just now; None while it does not run."""
+        return None if self._process is None else self._process.state
 
     def handler(
         self,
@@ -121,12 +140,14 @@ class Worker:
         """
         if not self.handlers:
             raise ConfigurationError("The worker has no handlers: decorate a function with @worker.handler(queue).")
-        process = _WorkerProcess(list(self.handlers.values()), settings, concurrency)
+        process = _WorkerProcess(list(self.handlers.values()), settings, concurrency, self.measures)
         await process.open()
+        self._process = process
         try:
             await stop.wait()
             await process.drain()
         finally:
+            self._process = None
             await process.close()
 
 
@@ -142,7 +163,20 @@ class _Lane:
         self.handler = handler
         self.free = concurrency
         self.may_hold_more = True
+        self.is_unrung = False
+        self.suspects = 0
         self.threads = None if handler.is_async else ThreadLane(handler, concurrency)
+
+    def hear(self) -> None:
+        """A bell has rung: what was found without one lately was only faster than the bell."""
+        self.is_unrung = False
+        self.suspects = 0
+
+    def ask_unrung(self) -> int:
+        """The slow timer asks; gives the bells known to have been missed, as no ring has come since the last time."""
+        missed, self.suspects = self.suspects, 0
+        self.is_unrung = self.is_unrung or not self.may_hold_more
+        return missed
 
     def wish(self) -> ClaimWish:
         return ClaimWish(self.handler.queue, min(self.free, MOST_PER_CLAIM), self.handler.max_attempts)
@@ -151,8 +185,11 @@ class _Lane:
 class _WorkerProcess:
     """The connections and loops behind `Worker.run`."""
 
-    def __init__(self, handlers: list[Handler], settings: Settings, concurrency: int | None) -> None:
+    def __init__(
+        self, handlers: list[Handler], settings: Settings, concurrency: int | None, measures: WorkerMeasures
+    ) -> None:
         self._settings = settings
+        self._measures = measures
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
         self._lease_ms = milliseconds(settings.lease_s)
@@ -165,18 +202,27 @@ class _WorkerProcess:
         self._transitions = Transitions(self._link)
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)
-        self._executor = Executor(self._transitions, settings)
+        self._executor = Executor(self._transitions, settings, measures)
         self._bell = RequestBell(
             topology,
             worker=self._name,
             queues=list(self._lanes),
-            on_ring=self._ring,
+            on_ring=self._hear,
             on_ended=self._executor.check,
         )
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._background = Background()
         self._claiming: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> WorkerState:
+        return WorkerState(
+            running=self._executor.running,
+            free={queue: lane.free for queue, lane in self._lanes.items()},
+            links={"commands": self._link, "bell": self._bell.link},
+            is_stopping=self._is_stopping,
+        )
 
     async def open(self) -> None:
         await self._link.open()
@@ -222,6 +268,11 @@ class _WorkerProcess:
         if self._claiming is not None:
             await asyncio.wait({self._claiming})
 
+    def _hear(self, queue: str) -> None:
+        self._measures.bells_heard += 1
+        self._lanes[queue].hear()
+        self._ring(queue)
+
     def _ring(self, queue: str) -> None:
         lane = self._lanes[queue]
         lane.may_hold_more = True
@@ -231,7 +282,8 @@ class _WorkerProcess:
     async def _ask_unrung(self) -> None:
         while True:
             await asyncio.sleep(ASK_EVERY_S * random.uniform(0.75, 1.0))  # noqa: S311
-            for queue in self._lanes:
+            for queue, lane in self._lanes.items():
+                self._measures.bells_missed += lane.ask_unrung()
                 self._ring(queue)
 
     async def _claim_forever(self) -> None:
@@ -246,17 +298,27 @@ class _WorkerProcess:
         # No queue is always the last to be asked, should one call not get round to all.
         random.shuffle(asking)
         wishes = [lane.wish() for lane in asking]
+        unrung = [lane for lane in asking if lane.is_unrung]
         for lane in asking:
             # Set again by a ring during the claim, which may have come too late for it.
-            lane.may_hold_more = False
+            lane.may_hold_more = lane.is_unrung = False
         try:
             claimed = await self._transitions.claim(self._name, self._lease_ms, wishes)
         except (StoreUnavailableError, StoreError) as error:
             log.warning("No claim: %s", error)
             await asyncio.sleep(RETRY_CLAIM_S)
             return
+        self._count(claimed, unrung)
         self._start_all(claimed)
         self._ask_on(wishes, claimed)
+
+    def _count(self, claimed: list[Claimed], unrung: list[_Lane]) -> None:
+        self._measures.claims += 1
+        for task in claimed:
+            self._measures.claimed[task.queue] += 1
+        for lane in unrung:
+            # Not yet known to be missed: bells come by another connection, and may be a moment later.
+            lane.suspects += not lane.may_hold_more and any(task.queue == lane.handler.queue for task in claimed)
 
     def _start_all(self, claimed: list[Claimed]) -> None:
         for task in claimed:

@@ -32,7 +32,13 @@ from tests.support.compose import (
 DEPLOY = ROOT / "deploy"
 NGINX = NGINX_FILE.read_text()
 # Read from the environment by a command itself, beside the settings.
-FLAGS_WITHOUT_SETTING = {"BROKER_HOST", "BROKER_PORT", "BROKER_CONCURRENCY"}
+FLAGS_WITHOUT_SETTING = {
+    "BROKER_HOST",
+    "BROKER_PORT",
+    "BROKER_CONCURRENCY",
+    "BROKER_METRICS_HOST",
+    "BROKER_METRICS_PORT",
+}
 UNITS = {"": 1, "k": 2**10, "m": 2**20}
 
 

@@ -13,12 +13,14 @@ from broker.requests import DEFAULT_MAX_ATTEMPTS
 from broker.settings import ENVIRONMENT_PREFIX, Settings
 from broker_services.api.operations import OPERATIONS
 from broker_services.api.problems import PROBLEMS
+from broker_services.api_keys import SCOPES
 from broker_services.cli.main import cli
 from broker_services.worker import git_process
 from tests.support.readme import LANGUAGES, README, ROOT, Readme
 
 UNITS = {"_s": ("s", "秒"), "_mb": ("MiB",), "_bytes": ("bytes", "字节")}
-CREATEBRANCH = ROOT / "services" / "broker_services" / "worker"
+SERVICES = ROOT / "services" / "broker_services"
+CREATEBRANCH = SERVICES / "worker"
 # Known, and refused by this version.
 REFUSED_FIELDS = {"exclusive"}
 # Files in the folder of a reader who follows the README.
@@ -71,7 +73,7 @@ def test_settings_table_is_complete_and_right(readme: Readme) -> None:
     rows = readme.rows(r"`BROKER_\w+`")
     expected = zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True)
     assert [(row[0], row[1]) for row in rows] == [
-        (f"`{ENVIRONMENT_PREFIX}{name.upper()}`", f"`{shown(default)}`") for name, default in expected
+        (f"`{ENVIRONMENT_PREFIX}{name.upper()}`", shown(default)) for name, default in expected
     ]
     for name, _, unit, meaning in rows:
         suffix = next((suffix for suffix in UNITS if name.strip("`").lower().endswith(suffix)), None)
@@ -80,8 +82,9 @@ def test_settings_table_is_complete_and_right(readme: Readme) -> None:
 
 
 def shown(default: object) -> str:
-    """A default as one would type it."""
-    return f"{default:.0f}" if isinstance(default, float) else str(default)
+    """A default as one would type it, in backticks; nothing where there is none."""
+    text = f"{default:.0f}" if isinstance(default, float) else str(default)
+    return f"`{text}`" if text else ""
 
 
 def test_settings_it_names_exist(readme: Readme) -> None:
@@ -141,9 +144,24 @@ def commands() -> list[click.Command]:
 
 
 def test_codes_of_the_createbranch_worker_are_complete(readme: Readme) -> None:
-    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2}
+    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2} - set(SCOPES)
     sources = "".join(source.read_text() for source in CREATEBRANCH.glob("*.py"))
     assert listed == set(re.findall(r'\bcode="([a-z-]+)"', sources))
+
+
+def test_every_metric_is_in_the_table(readme: Readme) -> None:
+    rows = {row[0].strip("`") for row in readme.rows(r"`broker_\w+(\{[\w,]+\})?`")}
+    sources = "".join((SERVICES / name).read_text() for name in ("metrics.py", "api/metrics.py", "worker/metrics.py"))
+    counted = re.findall(r'(gauges?|counters?|histograms|_durations)\(\s*"(broker_\w+)"', sources)
+    assert {name for _, name in counted} == set(re.findall(r'"(broker_\w+)"', sources))
+    assert {row.partition("{")[0] for row in rows} == {
+        name + "_total" * kind.startswith("counter") for kind, name in counted
+    }
+
+
+def test_every_scope_is_in_the_table_with_its_operations(readme: Readme) -> None:
+    rows = {row[0].strip("`"): set(re.findall("`([^`]+)`", row[1])) for row in readme.rows(f"`({'|'.join(SCOPES)})`")}
+    assert rows == {scope: {operation.name for operation in OPERATIONS if operation.scope == scope} for scope in SCOPES}
 
 
 def test_only_known_kinds_of_blocks(readme: Readme) -> None:

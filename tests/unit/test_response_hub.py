@@ -168,6 +168,22 @@ async def test_the_channel_of_an_ended_task_is_left_at_once(hub: ResponseHub, st
     await until(lambda: hub.actual == hub.leaked == 0, "the hub knows")
 
 
+async def test_a_channel_that_is_being_left_is_not_leaked(hub: ResponseHub, store: Store) -> None:
+    """Or the gauge would show a leak in a healthy process whenever somebody looks at the wrong moment."""
+    waiters = [await waiting(hub, store, f"t{number}") for number in range(20)]
+    seen = set()
+    for number, waiter in enumerate(waiters):
+        await store.transitions.finish(f"t{number}", succeeded(b"1"))
+        await settled(waiter)
+        hub.leave(waiter)
+        seen.add(hub.leaked)
+    while hub.actual:
+        seen.add(hub.leaked)
+        await asyncio.sleep(0)
+    assert seen == {0}
+    assert not hub._leaving
+
+
 async def test_who_joins_while_the_channel_is_being_left_is_subscribed(hub: ResponseHub, store: Store) -> None:
     waiter = await waiting(hub, store)
     await store.transitions.finish("t", succeeded())

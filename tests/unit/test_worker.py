@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from broker import executor as executor_module
+from broker import naming
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
 from broker.handlers import Handler
@@ -422,6 +423,28 @@ async def test_slow_asking_finds_what_no_doorbell_told(redis_url: str, store: St
         for uuid in ("a", "b", "c", "d", "e"):
             await store.create(uuid)
             await until_ended(store, uuid)
+        # Not the first one, which the worker may have found when it began.
+        await until(lambda: worker.measures.bells_missed >= 4, "the missed bells are counted")
+
+
+async def test_in_health_no_bell_is_missed(
+    redis_url: str, store: Store, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "ASK_EVERY_S", 0.1)
+
+    @worker.handler("q", concurrency=2)
+    async def handler(_: Task) -> None:
+        await asyncio.sleep(0.01)
+
+    await store.create("backlog")  # nobody could hear of it
+    async with running(worker, redis_url):
+        for number in range(30):
+            await store.create(f"t{number}")
+            await asyncio.sleep(0.01)
+        await until_ended(store, "backlog", *[f"t{number}" for number in range(30)])
+        await asyncio.sleep(0.25)
+    assert worker.measures.bells_missed == 0
+    assert worker.measures.bells_heard >= 30
 
 
 async def test_what_rings_while_all_slots_are_taken_is_not_forgotten(
@@ -612,3 +635,63 @@ async def test_the_pause_between_attempts_is_the_handlers_own(redis_url: str, st
     async with running(worker, redis_url):
         await until(lambda: "due" in store.record(), "it is to be retried")
     assert 15_000 - 5_000 <= int(store.record()["due"]) - store.now_ms() <= 30_000
+
+
+# Measures
+
+
+def executions(worker: Worker) -> dict[tuple[str, str], int]:
+    return {labels: sum(histogram.counts) for labels, histogram in worker.measures.executions.items()}
+
+
+async def test_what_became_of_executions_is_counted(redis_url: str, store: Store, worker: Worker) -> None:
+    @worker.handler("q")
+    async def handler(task: Task) -> Any:
+        match task.uuid:
+            case "fails":
+                raise TaskError("no")
+            case "retried" if task.attempt == 1:
+                raise TaskError("not yet", retry=True)
+            case "deferred":
+                return DEFERRED
+        return 1
+
+    async with running(worker, redis_url):
+        for uuid in ("works", "fails", "retried", "deferred"):
+            await store.create(uuid)
+        await until_ended(store, "works", "fails", "retried")
+        await until(lambda: sum(executions(worker).values()) == 5, "all are counted")
+    assert executions(worker) == {
+        ("q", "succeeded"): 2,
+        ("q", "failed"): 1,
+        ("q", "retried"): 1,
+        ("q", "deferred"): 1,
+    }
+    assert worker.measures.claimed == {"q": 5}
+    assert worker.measures.claims >= 2
+
+
+async def test_the_present_state_is_seen_while_it_runs(
+    redis_url: str, store: Store, worker: Worker, crowd: Crowd
+) -> None:
+    worker.handler("q", concurrency=3)(crowd.handle)
+    async with running(worker, redis_url):
+        await store.create()
+        await until(lambda: crowd.present == 1, "it runs")
+        state = worker.state
+        assert state is not None
+        assert (state.running, state.free, state.is_stopping) == (1, {"q": 2}, False)
+        assert all(link.is_connected for link in state.links.values())
+    assert worker.state is None
+    assert executions(worker) == {("q", "given-back"): 1}
+
+
+async def test_a_lease_that_is_lost_is_counted(redis_url: str, store: Store, worker: Worker, crowd: Crowd) -> None:
+    worker.handler("q")(crowd.handle)
+    async with running(worker, redis_url, lease_s=0.3):
+        await store.create()
+        await until(lambda: crowd.present == 1, "it runs")
+        store.raw.hset(naming.task_key("t"), "lease", "99.elsewhere")
+        await until(lambda: crowd.present == 0, "its handler is stopped")
+    assert worker.measures.leases_lost == 1
+    assert executions(worker) == {("q", "ended-elsewhere"): 1}

@@ -18,7 +18,7 @@ COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store
 class Answer:
     """What a call gives back; `asgi_headers` adds what every answer carries."""
 
-    __slots__ = ("body", "content_type", "etag", "headers", "status")
+    __slots__ = ("body", "content_type", "etag", "headers", "problem", "status")
 
     def __init__(
         self,
@@ -28,12 +28,14 @@ class Answer:
         *,
         content_type: bytes = JSON,
         etag: bytes | None = None,
+        problem: str | None = None,
     ) -> None:
         self.status = status
         self.body = body
         self.headers = headers
         self.content_type = content_type
         self.etag = etag
+        self.problem = problem
 
     def asgi_headers(self) -> list[Header]:
         """All headers. An answer with an ETag may be kept, if it is checked each time; any other may not."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from broker import Broker
+from broker_services.api.access import Access
 from broker_services.api.answers import Answer
 from broker_services.api.calls import Api
 from broker_services.api.dispatcher import Dispatcher
@@ -17,13 +18,14 @@ from broker_services.api.openapi import openapi_document
 from broker_services.api.problems import HttpError, problem_answer
 
 
-def build_app(broker: Broker) -> tuple[Dispatcher, Api]:
+def build_app(broker: Broker, access: Access | None = None) -> tuple[Dispatcher, Api]:
     """The ASGI application of one instance, and what its calls share.
 
     Args:
         broker: Open for as long as the application serves.
+        access: Who may call; None where everybody may.
     """
-    api = Api(broker)
+    api = Api(broker, access)
     return Dispatcher(api, _face()), api
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
 import orjson
 from msgspec import Raw
+from prometheus_client.core import Metric
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -28,13 +29,16 @@ from broker.requests import (
 )
 from broker.store.queries import StoredTask
 from broker.store.transitions import Changed
+from broker_services.api.access import Access
 from broker_services.api.answers import Answer, Header, etag_matches, etag_of, json_answer
 from broker_services.api.bodies import Bodies
 from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
-from broker_services.api.messages import Language
+from broker_services.api.measures import ApiMeasures
+from broker_services.api.metrics import api_metrics, draining
 from broker_services.api.problems import HttpError
-from broker_services.api.task_body import changed_body, task_body
+from broker_services.api.task_body import changed_body, queue_of, task_body
+from broker_services.metrics import Metrics
 
 _create_decoder = msgspec.json.Decoder(CreateRequest)
 _change_decoder = msgspec.json.Decoder(ChangeRequest)
@@ -57,12 +61,16 @@ class Api:
 
     Args:
         broker: Open.
+        access: Who may call; None where everybody may.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, access: Access | None = None) -> None:
         self.broker = broker
         self.settings = broker.settings
+        self.access = access
         self.is_draining = False
+        self.measures = ApiMeasures()
+        self.metrics = Metrics(self._collect)
         self.bodies = Bodies(
             max_bytes=self.settings.max_body_bytes,
             timeout_s=self.settings.body_timeout_s,
@@ -74,6 +82,10 @@ class Api:
         self.is_draining = True
         self.bodies.end_all()
         self.broker.hub.end_all()
+
+    def _collect(self) -> Iterator[Metric]:
+        yield draining(self.is_draining)
+        yield from api_metrics(self.broker, self.measures)
 
     def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
@@ -92,6 +104,7 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
     new = new_task(asked, api.settings, idempotency_key=_idempotency_key(request))
     task = await _held(api, request, wait, api.broker.create_and_hold(new, wait))
+    api.measures.told("createTask", task.queue, task.state)
     return _created_answer(api, request, task, applied)
 
 
@@ -123,6 +136,7 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     asked = request.read_query(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     task = await _held(api, request, wait, api.broker.hold(asked.uuid, wait))
+    api.measures.told("queryTaskState", task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     etag = etag_of(body)
     if_none_match = request.header(b"if-none-match")
@@ -137,18 +151,19 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
 async def change_task_state(api: Api, request: HttpRequest) -> Answer:
     """POST or GET /changeTaskState."""
     asked = await _read_change(request)
-    return _changed_answer(await api.broker.finish(asked), request.language)
+    return _changed_answer(api, request, "changeTaskState", await api.broker.finish(asked))
 
 
 async def cancel_task(api: Api, request: HttpRequest) -> Answer:
     """POST /cancelTask."""
     asked = await request.read_json(_cancel_decoder)
     change = ChangeRequest(uuid=asked.uuid, state="cancelled")
-    return _changed_answer(await api.broker.finish(change), request.language)
+    return _changed_answer(api, request, "cancelTask", await api.broker.finish(change))
 
 
-def _changed_answer(change: Changed, language: Language) -> Answer:
-    return Answer(200, changed_body(change, language))
+def _changed_answer(api: Api, request: HttpRequest, operation: str, change: Changed) -> Answer:
+    api.measures.told(operation, queue_of(change), change.state)
+    return Answer(200, changed_body(change, request.language))
 
 
 async def _read_change(request: HttpRequest) -> ChangeRequest:
@@ -232,7 +247,7 @@ async def list_queues(api: Api, request: HttpRequest) -> Answer:
     return json_answer({"items": numbers})
 
 
-# Health
+# Health and sight
 
 
 async def healthz(_api: Api, _request: HttpRequest) -> Answer:
@@ -249,6 +264,12 @@ async def readyz(api: Api, _request: HttpRequest) -> Answer:
     return json_answer({"status": "ready"})
 
 
+async def show_metrics(api: Api, request: HttpRequest) -> Answer:
+    """GET /metrics."""
+    page, content_type = api.metrics.render(request.header(b"accept") or "")
+    return Answer(200, page, content_type=content_type.encode())
+
+
 # Shared steps
 
 
@@ -259,5 +280,6 @@ async def _read(request: HttpRequest, decoder: msgspec.json.Decoder[Any], reques
 async def _held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[Any, Any, StoredTask]) -> StoredTask:
     if wait <= 0:
         return await holding
+    request.is_held = True
     with DisconnectWatch(request.receive, api.broker.hub.deadlines):
         return await holding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 from typing import Any, Final
 
 from broker.errors import BrokerError
@@ -10,6 +11,7 @@ from broker_services.api.answers import COMMON_HEADERS, Answer
 from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
 from broker_services.api.calls import Api
 from broker_services.api.http_request import HttpRequest
+from broker_services.api.measures import DOCUMENTS
 from broker_services.api.operations import BY_PATH, Operation
 from broker_services.api.problems import HttpError, problem_answer
 
@@ -28,18 +30,24 @@ class Dispatcher:
 
     def __init__(self, api: Api, face: Any) -> None:
         self._api = api
+        self._measures = api.measures
         self._face = face
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = BY_PATH.get(scope["path"]) if scope["type"] == "http" else None
         if operation is None:
-            await self._face(scope, receive, with_common_headers(send))
+            await self._face(scope, receive, self._documents(send))
             return
+        started = perf_counter()
         request = HttpRequest(scope, receive, self._api.bodies)
         try:
             answer = await self._answer(operation, request)
         except ClientGoneError:
+            self._measures.callers_gone[operation.name] += 1
             return
+        self._measures.answered(operation.name, answer.status, perf_counter() - started, was_held=request.is_held)
+        if answer.problem is not None:
+            self._measures.problems[answer.problem] += 1
         await write(answer, send)
 
     async def _answer(self, operation: Operation, request: HttpRequest) -> Answer:
@@ -57,7 +65,8 @@ class Dispatcher:
             )
 
     def _guard(self, operation: Operation, request: HttpRequest) -> None:
-        """Refuses methods that the operation does not take, and GETs that no person or program meant to send."""
+        """Refuses methods that the operation does not take, callers whose key does not allow it, and GETs that nobody
+        meant to send. All of that is in the head: no byte of the body has been read."""
         allowed = operation.methods
         if operation.writes and self._api.settings.get_writes == "off":
             allowed = tuple(method for method in allowed if method != "GET")
@@ -67,8 +76,22 @@ class Dispatcher:
                 f"{operation.path} takes {' and '.join(allowed)}, not {request.method[:32]}.",
                 (b"allow", ", ".join(allowed).encode()),
             )
+        if self._api.access is not None and operation.scope is not None:
+            self._api.access.check(request.header(b"authorization"), operation.scope)
         if operation.writes and request.method == "GET":
             _refuse_unmeant(request)
+
+    def _documents(self, send: Send) -> Send:
+        """A `send` that adds to FastAPI's own answers what every answer carries, and counts them."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(pair for pair in COMMON_HEADERS if pair[0] not in present)]
+                self._measures.calls[DOCUMENTS, message["status"]] += 1
+            await send(message)
+
+        return send_with_headers
 
 
 def _refuse_unmeant(request: HttpRequest) -> None:
@@ -78,18 +101,6 @@ def _refuse_unmeant(request: HttpRequest) -> None:
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")
     if (request.header(b"sec-fetch-site") or "").strip().lower() == "cross-site":
         raise HttpError("forbidden", "A page of another site may not change tasks by GET; use POST.")
-
-
-def with_common_headers(send: Send) -> Send:
-    """A `send` that adds to FastAPI's own answers (documents) what every answer carries."""
-
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            present = {name for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(pair for pair in COMMON_HEADERS if pair[0] not in present)]
-        await send(message)
-
-    return send_with_headers
 
 
 async def write(answer: Answer, send: Send) -> None:

@@ -37,7 +37,7 @@ class HttpRequest:
         bodies: Reads the body.
     """
 
-    __slots__ = ("_bodies", "_headers", "method", "path", "receive", "scope")
+    __slots__ = ("_bodies", "_headers", "is_held", "method", "path", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
         self.scope = scope
@@ -46,6 +46,7 @@ class HttpRequest:
         self.path: str = scope["path"]
         self._headers = _by_name(scope["headers"])
         self._bodies = bodies
+        self.is_held = False
 
     def header(self, name: bytes) -> str | None:
         """A header's value by its lower-case name; repeated ones are joined, as HTTP allows."""

@@ -7,7 +7,10 @@ import asyncio
 import uvicorn
 
 from broker import Broker, Settings
+from broker.background import Background
+from broker_services.api.access import access_of
 from broker_services.api.app import build_app
+from broker_services.api.calls import Api
 from broker_services.api.descriptors import fit_waiters
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer, bounded_protocol
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
@@ -33,24 +36,35 @@ def run(settings: Settings, *, host: str, port: int) -> int:
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
+    access = access_of(settings.api_keys_file, host)
+    background = Background()
     async with Broker(fit_waiters(settings)) as broker:
-        app, api = build_app(broker)
+        app, api = build_app(broker, access)
+        if access is not None:
+            background.spawn(access.reload_forever(), "API keys")
         tune_garbage_collector()
-        server = DrainingServer(_config(app, settings, host, port), api.drain)
+        server = DrainingServer(_config(app, api, host, port), api.drain)
         try:
             await server.serve()
         except SystemExit:
             # uvicorn's word for a port that is taken; it has logged why.
             return 1
+        finally:
+            await background.cancel()
     return 0
 
 
-def _config(app: object, settings: Settings, host: str, port: int) -> uvicorn.Config:
+def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
+    settings = api.settings
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
         host=host,
         port=port,
-        http=bounded_protocol(settings.max_header_bytes),
+        http=bounded_protocol(
+            max_header_bytes=settings.max_header_bytes,
+            head_timeout_s=settings.body_timeout_s,
+            on_refused=api.measures.refused,
+        ),
         ws="none",
         lifespan="off",
         log_config=None,

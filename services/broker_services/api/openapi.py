@@ -29,26 +29,44 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Preference-Applied": "The `Prefer` that was followed.",
     "ETag": "Changes with the answer.",
     "Allow": "The methods that the path takes.",
+    "WWW-Authenticate": "`Bearer`.",
+}
+_KEY: Final = "key"
+_SECURITY_SCHEME: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "Where the instance has keys (`BROKER_API_KEYS_FILE`), an operation needs one with the scope that "
+    "it names. Elsewhere everybody may call.",
 }
 _HEADER_BOUNDS: Final[Mapping[str, Mapping[str, int]]] = {
     "Idempotency-Key": {"minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX_CHARS},
 }
 _RAW: Final = "With `raw=1` the body is the result, and the other fields are read from the query."
-_PROBLEM_HEADERS: Final[Mapping[int, str]] = {405: "Allow", 429: "Retry-After", 503: "Retry-After"}
+_PROBLEM_HEADERS: Final[Mapping[int, str]] = {
+    401: "WWW-Authenticate",
+    405: "Allow",
+    429: "Retry-After",
+    503: "Retry-After",
+}
 
 
 @cache
 def openapi_document(version: str) -> dict[str, Any]:
     """The whole document for this version of the service."""
     types = {operation.request for operation in OPERATIONS if operation.request is not None}
-    types |= {outcome.schema for operation in OPERATIONS for outcome in operation.outcomes.values() if outcome.schema}
+    types |= {
+        outcome.schema
+        for operation in OPERATIONS
+        for outcome in operation.outcomes.values()
+        if outcome.schema not in (None, str)
+    }
     ordered = sorted(types | {schemas.Problem}, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {"title": "createbranch-broker", "version": version, "description": _DESCRIPTION},
         "paths": {operation.path: _path(operation, components) for operation in OPERATIONS},
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": {_KEY: _SECURITY_SCHEME}},
     }
 
 
@@ -64,6 +82,8 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
         "parameters": [_header_parameter(header) for header in operation.headers],
         "responses": _responses(operation, method),
     }
+    if operation.scope is not None:
+        document["security"] = [{_KEY: [operation.scope]}]
     if operation.request is None:
         return document
     schema = components[operation.request.__name__]
@@ -119,7 +139,7 @@ def _request_body(operation: Operation) -> dict[str, Any]:
 def _responses(operation: Operation, method: str) -> dict[str, Any]:
     responses = {str(status): _success(outcome, method) for status, outcome in operation.outcomes.items()}
     by_status: dict[int, list[str]] = {}
-    for code in operation.problems:
+    for code in operation.all_problems:
         by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, codes in by_status.items():
         responses[str(status)] = _problem(status, codes)
@@ -132,7 +152,7 @@ def _success(outcome: Outcome, method: str) -> dict[str, Any]:
         response["headers"] = {name: _response_header(name) for name in outcome.headers}
     if outcome.schema is not None and method != "HEAD":
         schema = msgspec.json.schema_components([outcome.schema], ref_template=_REF)[0][0]
-        response["content"] = {"application/json": {"schema": schema}}
+        response["content"] = {media_type: {"schema": schema} for media_type in outcome.media_types}
     return response
 
 

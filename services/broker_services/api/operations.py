@@ -20,6 +20,7 @@ from broker_services.api import calls, schemas
 from broker_services.api.answers import Answer
 from broker_services.api.calls import Api
 from broker_services.api.http_request import HttpRequest
+from broker_services.metrics import OPENMETRICS, TEXT
 
 Call = Callable[[Api, HttpRequest], Awaitable[Answer]]
 
@@ -30,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
     description: str
     schema: Any = None
     headers: tuple[str, ...] = ()
+    media_types: tuple[str, ...] = ("application/json",)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     `raw` marks those that take a body of the sender's own format with `raw=1` in the query.
     `writes` marks those whose GET form changes something: it is guarded, may be switched off, and has no HEAD.
-    `scope` is what an API key needs (issue of a later version). `headers` are request headers it looks at.
+    `scope` is what an API key needs, None where nobody needs one. `headers` are request headers it looks at.
     """
 
     path: str
@@ -53,6 +55,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     example: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """With those that any operation may have: of slow or long heads, and of keys."""
+        access = () if self.scope is None else ("unauthorized", "forbidden")
+        return tuple(dict.fromkeys((*access, "request-timeout", "headers-too-large", *self.problems)))
 
 
 _BODY_PROBLEMS: Final = (
@@ -207,6 +215,16 @@ OPERATIONS: Final = (
         scope=None,
         outcomes={200: Outcome("They do.", schemas.Health)},
         problems=("draining", "store-unavailable", "method-not-allowed", "headers-too-large"),
+    ),
+    Operation(
+        path="/metrics",
+        name="metrics",
+        summary="What this instance counts, for Prometheus: its text format, or OpenMetrics by `Accept`.",
+        methods=("GET", "HEAD"),
+        call=calls.show_metrics,
+        scope="read",
+        outcomes={200: Outcome("The numbers as they are now.", str, media_types=(TEXT, OPENMETRICS))},
+        problems=("method-not-allowed",),
     ),
 )
 

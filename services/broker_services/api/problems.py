@@ -32,11 +32,12 @@ class ProblemType(msgspec.Struct, frozen=True):
 
 _ALL: Final = (
     ProblemType("malformed-json", 400, "The body is not JSON"),
+    ProblemType("unauthorized", 401, "The call needs a known key"),
     ProblemType("forbidden", 403, "The call is not allowed"),
     ProblemType("task-not-found", 404, "Unknown task"),
     ProblemType("not-found", 404, "Unknown path"),
     ProblemType("method-not-allowed", 405, "The path does not take this method"),
-    ProblemType("request-timeout", 408, "The body did not arrive in time"),
+    ProblemType("request-timeout", 408, "The request did not arrive in time"),
     ProblemType("task-conflict", 409, "The task of this uuid is not one for this call"),
     ProblemType("task-already-final", 409, "The task has ended with another outcome"),
     ProblemType("lease-lost", 409, "The lease no longer holds"),
@@ -89,7 +90,13 @@ def problem_answer(error: BrokerError, *, path: str, language: Language) -> Answ
         document["task"] = orjson.Fragment(task_body(error.document, error.uuid, error.state, language))
     if problem.status in (429, 503):
         headers.append((b"retry-after", _spread_retry_after()))
-    return Answer(problem.status, orjson.dumps(document), headers, content_type=b"application/problem+json")
+    return Answer(
+        problem.status,
+        orjson.dumps(document),
+        headers,
+        content_type=b"application/problem+json",
+        problem=problem.code,
+    )
 
 
 def _spread_retry_after() -> bytes:

@@ -21,6 +21,11 @@ def changed_body(change: Changed, language: Language) -> bytes:
     return _complete(change.document or b"{}", change.uuid, message, flag)
 
 
+def queue_of(change: Changed) -> str:
+    """The queue of a task that was ended, read from its document: uuid and queue come first and hold no quotes."""
+    return (change.document or b"").split(b'"', 8)[7].decode()
+
+
 def _complete(document: bytes, uuid: str, message: str, more: bytes = b"") -> bytes:
     """Members are added as bytes, since the values in the document must stay as they are; no message needs escapes."""
     name = uuid.encode()

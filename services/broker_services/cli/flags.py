@@ -42,7 +42,7 @@ FLAGS: Final = {
     "namespaces_max": Flag("The most namespaces that can be watched."),
     "max_body_bytes": Flag("The longest task, payload or result.", EVERY),
     "max_batch_bytes": Flag("The longest body of createTasks."),
-    "body_timeout_s": Flag("How long a request's body may take to arrive."),
+    "body_timeout_s": Flag("How long a request's head may take to arrive, and then its body."),
     "max_header_bytes": Flag("The longest request head."),
     "upload_max_bytes": Flag("The longest uploaded file."),
     "upload_url": Flag("Where uploaded files are sent on to.", EVERY),

@@ -49,9 +49,32 @@ def api(ctx: click.Context, /, host: str, port: int, **flags: Any) -> None:
     show_envvar=True,
     help="The most tasks at the same time in this process, instead of each handler's own.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65_535),
+    envvar="BROKER_METRICS_PORT",
+    show_envvar=True,
+    show_default="not served",
+    help="The port on which /metrics is served.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    envvar="BROKER_METRICS_HOST",
+    show_envvar=True,
+    help="The address on which /metrics is served.",
+)
 @settings_flags("worker")
 @click.pass_context
-def worker(ctx: click.Context, /, target: str | None, concurrency: int | None, **flags: Any) -> None:
+def worker(
+    ctx: click.Context,
+    /,
+    target: str | None,
+    concurrency: int | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    **flags: Any,
+) -> None:
     """One worker process, with the handlers of MODULE:OBJECT.
 
     The object is a `broker.Worker`; the current folder is importable. Without it, the built-in queues are served.
@@ -59,7 +82,9 @@ def worker(ctx: click.Context, /, target: str | None, concurrency: int | None, *
     settings = Settings.from_environment(**flags)
     from broker_services.worker.main import run
 
-    ctx.exit(run(settings, target=target, concurrency=concurrency))
+    ctx.exit(
+        run(settings, target=target, concurrency=concurrency, metrics_host=metrics_host, metrics_port=metrics_port)
+    )
 
 
 @click.command()

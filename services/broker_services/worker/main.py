@@ -14,13 +14,22 @@ from broker_services.worker.loading import load_worker_object
 log = logging.getLogger("broker.worker")
 
 
-def run(settings: Settings, *, target: str | None, concurrency: int | None) -> int:
+def run(
+    settings: Settings,
+    *,
+    target: str | None,
+    concurrency: int | None,
+    metrics_host: str = "127.0.0.1",
+    metrics_port: int | None = None,
+) -> int:
     """Works until SIGTERM or SIGINT, then drains.
 
     Args:
         settings: What to run with.
         target: `MODULE:OBJECT` of a `broker.Worker`; None for the built-in queues.
         concurrency: Tasks at a time for each handler; the handlers' own numbers when None.
+        metrics_host: Where `/metrics` is served.
+        metrics_port: The same; nothing is served when None.
 
     Returns:
         The exit status, 0.
@@ -32,8 +41,22 @@ def run(settings: Settings, *, target: str | None, concurrency: int | None) -> i
     worker = _load(target) if target else _built_in(settings)
     tune_garbage_collector()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_work(worker, settings, concurrency))
+        runner.run(_serve(worker, settings, concurrency, metrics_host, metrics_port))
     return 0
+
+
+async def _serve(
+    worker: Worker, settings: Settings, concurrency: int | None, metrics_host: str, metrics_port: int | None
+) -> None:
+    if metrics_port is None:
+        await _work(worker, settings, concurrency)
+        return
+    from broker_services.metrics import Metrics
+    from broker_services.worker.metrics import worker_metrics
+    from broker_services.worker.metrics_server import MetricsServer
+
+    async with MetricsServer(Metrics(lambda: worker_metrics(worker)), metrics_host, metrics_port):
+        await _work(worker, settings, concurrency)
 
 
 async def _work(worker: Worker, settings: Settings, concurrency: int | None) -> None:

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from broker.store.embedded import EmbeddedServer
+from broker_services.api_keys import SCOPES, append_key, new_key
 from tests.support.api import ApiProcess, ServiceProcess, WorkerProcess, stop_together
 from tests.support.caller import TIMEOUT_S, Caller
 from tests.support.channels import Channels
@@ -91,6 +92,36 @@ def tight_instance(deployment: Deployment) -> ApiProcess:
     return deployment.start_instances(1, **TIGHT_SETTINGS)[0]
 
 
+class Keys:
+    """A file of keys, and the keys themselves by their names: one a scope, and `all`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.by_name: dict[str, str] = {scope: self.add(scope, scope) for scope in SCOPES}
+        self.by_name["all"] = self.add("all", *SCOPES)
+
+    def add(self, name: str, *scopes: str) -> str:
+        """One more key."""
+        key, line = new_key(name, scopes)
+        append_key(self.file, line)
+        return key
+
+    def header(self, name: str) -> dict[str, str]:
+        """What a caller with this key sends."""
+        return {"authorization": f"Bearer {self.by_name[name]}"}
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys") / "api-keys")
+
+
+@pytest.fixture(scope="session")
+def keyed_instance(deployment: Deployment, keys: Keys) -> ApiProcess:
+    """An instance that only lets in whoever has a key."""
+    return deployment.start_instances(1, api_keys_file=str(keys.file), body_timeout_s="0.3")[0]
+
+
 @pytest.fixture(scope="session")
 def worker(deployment: Deployment) -> WorkerProcess:
     """A worker with the handlers of `tests.support.handlers`."""
@@ -128,6 +159,12 @@ def b(instances: tuple[ApiProcess, ApiProcess], http: httpx.Client, threads: Thr
 def tight(tight_instance: ApiProcess, http: httpx.Client, threads: ThreadPoolExecutor) -> Caller:
     """A caller of an instance with `TIGHT_SETTINGS`."""
     return Caller(tight_instance.url, http, threads)
+
+
+@pytest.fixture
+def keyed(keyed_instance: ApiProcess, http: httpx.Client, threads: ThreadPoolExecutor) -> Caller:
+    """A caller of an instance with keys."""
+    return Caller(keyed_instance.url, http, threads)
 
 
 @pytest.fixture

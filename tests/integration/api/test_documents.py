@@ -61,6 +61,7 @@ def test_the_document_names_every_operation_of_this_version() -> None:
         ("POST", "/cancelTask"),
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
     } <= set(_operations())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from typing import Final
 
 import pytest
@@ -10,7 +12,7 @@ from tests.support.caller import Caller, code_of, json_object, request_head
 
 WRITES: Final = ("/createTask", "/changeTaskState")
 BODIES: Final = (*WRITES, "/cancelTask", "/retryTask")
-EVERY: Final = (*BODIES, "/queryTaskState", "/tasks", "/queues", "/healthz", "/readyz")
+EVERY: Final = (*BODIES, "/queryTaskState", "/tasks", "/queues", "/healthz", "/readyz", "/metrics")
 
 JSON_LINE: Final = b"Content-Type: application/json"
 
@@ -255,6 +257,84 @@ def test_a_body_that_comes_in_parts_is_read(a: Caller, uuid: str, queue: str) ->
     with a.connection(head + body[:5]) as connection:
         connection.sendall(body[5:])
         assert a.read_answer(connection, "POST", "/createTask").json()["uuid"] == uuid
+
+
+# Slow heads
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"G", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: t\r\nX-Slow: a"],
+    ids=["a-letter", "a-line", "a-header"],
+)
+def test_a_head_that_does_not_end_is_not_waited_for(tight: Caller, start: bytes) -> None:
+    with tight.connection(start) as connection:
+        answer = tight.read_answer(connection, "GET", "/healthz")
+        assert code_of(answer) == (408, "request-timeout")
+        assert answer.headers["connection"] == "close"
+        assert connection.recv(1) == b""
+
+
+def test_a_head_that_comes_drop_by_drop_gets_no_more_time(tight: Caller) -> None:
+    started = time.monotonic()
+    with tight.connection(b"GET /healthz HTTP/1.1\r\nX-Slow: ") as connection:
+        connection.settimeout(0.02)
+        answer = b""
+        while not answer and time.monotonic() < started + 10:
+            with suppress(OSError):
+                connection.sendall(b"x")
+            with suppress(TimeoutError):
+                answer = connection.recv(100)
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert 0.3 <= time.monotonic() - started < 3
+
+
+def test_a_slow_head_on_a_connection_that_was_used_before(tight: Caller) -> None:
+    start = request_head("GET", "/healthz") + b"GET /heal"
+
+    with tight.connection(start) as connection, connection.makefile("rb") as answers:
+        text = answers.read()
+
+    assert text.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 408 " in text
+
+
+def test_a_held_call_is_answered_although_another_head_follows_slowly(tight: Caller, uuid: str, queue: str) -> None:
+    tight.create(uuid=uuid, queue=queue)
+    start = request_head("GET", f"/queryTaskState?uuid={uuid}&wait=0.4") + b"GET /heal"
+
+    with tight.connection(start) as connection, connection.makefile("rb") as answers:
+        text = answers.read()
+
+    assert text.startswith(b"HTTP/1.1 200 ")
+    assert text.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_body_that_drips_on_after_its_call_was_refused_is_not_read_for_ever(tight: Caller) -> None:
+    started = time.monotonic()
+    with tight.connection(request_head("PUT", "/createTask", b"Content-Length: 1000000")) as connection:
+        connection.settimeout(0.02)
+        is_open = True
+        while is_open and time.monotonic() < started + 10:
+            try:
+                connection.sendall(b"x")
+                is_open = connection.recv(1_000) != b""
+            except TimeoutError:
+                pass
+            except OSError:
+                is_open = False
+
+    assert not is_open
+    assert time.monotonic() - started < 3
+
+
+def test_a_connection_may_rest_between_two_calls(tight: Caller) -> None:
+    with tight.connection(request_head("GET", "/healthz")) as connection:
+        assert tight.read_answer(connection, "GET", "/healthz").status_code == 200
+        time.sleep(0.5)  # longer than a head may take
+        connection.sendall(request_head("GET", "/readyz"))
+        assert tight.read_answer(connection, "GET", "/readyz").status_code == 200
 
 
 # What isn't HTTP

@@ -106,9 +106,15 @@ def test_worker_passes_its_target_on(broker: Invoke, started: Started) -> None:
     assert broker("worker", "jobs:worker", "--concurrency", "8", "--git-root", "r").exit_code == Exit.OK
     assert started.settings is not None
     assert started.settings.git_root == "r"
-    assert started.arguments == {"target": "jobs:worker", "concurrency": 8}
+    unserved = {"metrics_host": "127.0.0.1", "metrics_port": None}
+    assert started.arguments == {"target": "jobs:worker", "concurrency": 8, **unserved}
     assert broker("worker", BROKER_CONCURRENCY="9").exit_code == Exit.OK
-    assert started.arguments == {"target": None, "concurrency": 9}
+    assert started.arguments == {"target": None, "concurrency": 9, **unserved}
+
+
+def test_worker_is_told_where_to_serve_metrics(broker: Invoke, started: Started) -> None:
+    assert broker("worker", "--metrics-port", "9100", BROKER_METRICS_HOST="::1").exit_code == Exit.OK
+    assert (started.arguments["metrics_host"], started.arguments["metrics_port"]) == ("::1", 9100)
 
 
 def test_dev_has_a_data_folder(broker: Invoke, started: Started) -> None:

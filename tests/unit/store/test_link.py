@@ -565,3 +565,32 @@ async def test_closing_leaves_no_connection(proxy: Proxy, open_link: OpenLink) -
     await link.close()
     await until(lambda: proxy.connections == 0, "the connection is gone")
     await link.close()
+
+
+# Measures
+
+
+async def test_replies_are_timed_by_sample(redis_url: str, open_link: OpenLink) -> None:
+    link = await open_link(redis_url)
+    assert link.outstanding == 0
+
+    sent = [link.send(ECHO) for _ in range(link_module.MEASURED_ONE_IN * 4)]
+    assert link.outstanding == len(sent)
+    await asyncio.gather(*sent)
+
+    assert link.outstanding == 0
+    assert 3 <= sum(link.latency.counts) <= 5
+    assert 0 < link.latency.sum_s < 5
+    assert link.commands_unavailable == 0
+
+
+@pytest.mark.usefixtures("quick")
+async def test_commands_that_found_no_server_are_counted(proxy: Proxy, open_link: OpenLink) -> None:
+    link = await open_link(proxy.url)
+    await proxy.refuse()
+    calls = [link.send(ECHO) for _ in range(3)]
+
+    await asyncio.wait(calls)
+
+    assert all(isinstance(call.exception(), StoreUnavailableError) for call in calls)
+    assert link.commands_unavailable >= 3

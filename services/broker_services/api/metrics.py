@@ -1,0 +1,80 @@
+"""What `/metrics` of an API instance shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+from prometheus_client.core import Metric
+
+from broker import Broker
+from broker.measures import Histogram
+from broker_services import metrics
+from broker_services.api.measures import ApiMeasures
+from broker_services.metrics import Labelled
+
+T = TypeVar("T")
+
+
+def api_metrics(broker: Broker, measures: ApiMeasures) -> Iterator[Metric]:
+    """Reads the counters of one instance.
+
+    Args:
+        broker: Its hub and its connections.
+        measures: What it counted of its calls.
+    """
+    yield from _hub(broker)
+    yield from _calls(measures)
+    yield from metrics.links(broker.links)
+
+
+def draining(is_draining: bool) -> Metric:
+    """Whether the instance ends."""
+    return metrics.gauge("broker_draining", "1 once the instance was told to end.", is_draining)
+
+
+def _hub(broker: Broker) -> Iterator[Metric]:
+    hub = broker.hub
+    yield metrics.gauge("broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.is_delivering)
+    yield metrics.gauge("broker_held_waits", "Calls held now.", hub.held)
+    yield metrics.gauge("broker_channels_desired", "Channels that somebody waits on, or did just now.", hub.desired)
+    yield metrics.gauge("broker_channels_actual", "Channels that Redis has confirmed.", hub.actual)
+    yield metrics.gauge("broker_channels_leaked", "Confirmed channels that nobody wants.", hub.leaked)
+    yield metrics.counter("broker_hub_reconnects", "Subscription connections opened anew.", hub.reconnects)
+    yield metrics.counter(
+        "broker_waits_rescued", "Waits ended by looking again, since their message was lost; 0 in health.", hub.rescued
+    )
+
+
+def _calls(measures: ApiMeasures) -> Iterator[Metric]:
+    yield metrics.counters(
+        "broker_calls",
+        "Answers by operation and status.",
+        ("operation", "status"),
+        [((operation, str(status)), count) for (operation, status), count in measures.calls.items()],
+    )
+    yield metrics.counters(
+        "broker_problems", "Answers that were a problem, by its code.", ("code",), _labelled(measures.problems)
+    )
+    yield metrics.counters(
+        "broker_callers_gone",
+        "Callers that closed their socket before the answer.",
+        ("operation",),
+        _labelled(measures.callers_gone),
+    )
+    yield metrics.counters(
+        "broker_outcomes",
+        "Ends of tasks that this instance has answered, by operation, queue and state.",
+        ("operation", "queue", "state"),
+        measures.outcomes.items(),
+    )
+    yield _durations("broker_answer_seconds", "Duration of calls that were not held.", measures.answers)
+    yield _durations("broker_hold_seconds", "Duration of calls that were held.", measures.holds)
+
+
+def _durations(name: str, text: str, histograms: Mapping[str, Histogram]) -> Metric:
+    return metrics.histograms(name, text, ("operation",), _labelled(histograms))
+
+
+def _labelled(values: Mapping[str, T]) -> Labelled[T]:
+    return [((name,), value) for name, value in values.items()]
