@@ -147,7 +147,8 @@ class Deployment:
         last_seen = time.time()
         while True:
             now = time.time()
-            if member.is_in_hand or await asyncio.to_thread(lambda: member.service.process.running):
+            is_running = await asyncio.to_thread(lambda: member.service.process.running)
+            if is_running or member.is_in_hand:
                 last_seen = now
             else:
                 await self.restart(member, "died", since=last_seen)
