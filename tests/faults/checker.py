@@ -419,4 +419,6 @@ def _too_early(history: History, earlier: Execution, later: Execution) -> Iterat
 def _was_disturbed(history: History, execution: Execution, until: float) -> bool:
     targets = {execution.worker, MACHINE, *OF_THE_STORE}
     since = execution.claimed - history.lease_s
-    return any(d.target in targets and d.overlaps(since, until) for d in history.disturbances)
+    if _sum(history, {STALL}, since, until, execution.worker) > history.lease_s / 4:
+        return True
+    return any(d.target in targets and d.kind != STALL and d.overlaps(since, until) for d in history.disturbances)

@@ -116,9 +116,9 @@ class Deployment:
         return {name: member.port for name, member in self.members.items() if member.port is not None}
 
     @contextlib.contextmanager
-    def disturbing(self, kind: str, target: str) -> Iterator[None]:
+    def disturbing(self, kind: str, target: str, since: float | None = None) -> Iterator[None]:
         """Writes down what is done inside, for as long as it lasts."""
-        disturbance = Disturbance(kind=kind, target=target, start=time.time(), end=float("inf"))
+        disturbance = Disturbance(kind=kind, target=target, start=since or time.time(), end=float("inf"))
         self.history.disturbances.append(disturbance)
         try:
             yield
@@ -141,17 +141,24 @@ class Deployment:
 
     async def look_after(self) -> None:
         """Starts again what has died by itself, until cancelled."""
-        while True:
-            await asyncio.sleep(POLL_S)
-            for member in self.members.values():
-                if not member.is_in_hand and not await asyncio.to_thread(lambda m=member: m.service.process.running):  # type: ignore[misc]
-                    await self.restart(member, "died")
+        await asyncio.gather(*[self._look_after(member) for member in self.members.values()])
 
-    async def restart(self, member: Member, kind: str, after_s: float = 0.0) -> None:
-        """Starts a member that has ended, or is about to, again."""
+    async def _look_after(self, member: Member) -> None:
+        last_seen = time.time()
+        while True:
+            now = time.time()
+            is_running = await asyncio.to_thread(lambda: member.service.process.running)
+            if is_running or member.is_in_hand:
+                last_seen = now
+            else:
+                await self.restart(member, "died", since=last_seen)
+            await asyncio.sleep(POLL_S)
+
+    async def restart(self, member: Member, kind: str, after_s: float = 0.0, since: float | None = None) -> None:
+        """Starts a member that has ended, or is about to, again; `since`: when it may have ended by itself."""
         member.is_in_hand = True
         try:
-            with self.disturbing(kind, member.name):
+            with self.disturbing(kind, member.name, since):
                 await self._end(member, kind)
                 await asyncio.sleep(after_s)
                 async with asyncio.timeout(START_DEADLINE_S):

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Final
 
 import redis.asyncio as redis
@@ -18,9 +19,9 @@ from tests.faults.plan import Fault
 from tests.faults.proxy import Drop
 
 DELAY_S: Final = 0.2
-TICK_S: Final = 0.05
-STALL_S: Final = 0.2
-"""The machine is busy when a tick comes so late."""
+TICK_S: Final = 0.2
+STALL_S: Final = 0.05
+"""So much of a tick without time to work is noted."""
 
 
 class Injector:
@@ -61,15 +62,24 @@ class Injector:
                 group.create_task(self._actions[fault.kind](fault))
 
     async def watch_machine(self) -> None:
-        """Notes when this machine keeps its processes waiting, until cancelled."""
+        """Notes when this machine gives the run, or one of its processes, no time to work, until cancelled."""
         last = time.time()
+        starved_s: dict[int, float] = {}
         while True:
             await asyncio.sleep(TICK_S)
             now = time.time()
-            if now - last > TICK_S + STALL_S:
-                stall = Disturbance(kind=STALL, target=MACHINE, start=last, end=now)
-                self._deployment.history.disturbances.append(stall)
+            self._note_stall(MACHINE, now - last - TICK_S, now)
+            for member in self._deployment.members.values():
+                pid = member.pids[-1]
+                starved = _seconds_without_cpu(pid)
+                self._note_stall(member.name, starved - starved_s.get(pid, starved), now)
+                starved_s[pid] = starved
             last = now
+
+    def _note_stall(self, target: str, seconds: float, now: float) -> None:
+        if seconds > STALL_S:
+            stall = Disturbance(kind=STALL, target=target, start=now - seconds, end=now)
+            self._deployment.history.disturbances.append(stall)
 
     def _member(self, fault: Fault) -> Member:
         return self._deployment.members[fault.target]
@@ -147,3 +157,11 @@ class Injector:
             await asyncio.sleep(fault.seconds)
             for proxy in proxies:
                 proxy.drop = Drop.NONE
+
+
+def _seconds_without_cpu(pid: int) -> float:
+    """How long a process was ready to run in all its life, and something else ran; 0 where the system does not tell."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
