@@ -630,3 +630,20 @@ async def test_no_more_waits_are_held_than_may_be(redis_url: str, open_broker: O
     third = await broker.create(uuid="third")
     with pytest.raises(TimeoutError):
         await third.wait(timeout=0.05)
+
+
+async def test_a_create_may_drop_a_task_that_its_own_connection_waits_for(
+    redis_url: str, open_broker: OpenBroker
+) -> None:
+    broker = await open_broker(redis_url, queue_max_pending=1, queue_full="drop-oldest")
+    for number in range(20):
+        await broker.create("q", uuid=f"t{number}")
+        holding = held(broker, request(broker, f"t{number}", queue="q"))
+        await until(lambda number=number: broker.hub.held == 1, "it is held")  # type: ignore[misc]
+        await broker.hub.confirm()
+        dropping = held(broker, request(broker, f"other{number}", queue="q"))
+        assert (await holding).state is TaskState.FAILED
+        assert await broker.change(f"other{number}", result=number)
+        assert (await dropping).state is TaskState.SUCCEEDED
+    assert broker.hub.reconnects == 0
+    assert broker.hub.rescued == 0

@@ -22,6 +22,8 @@ def test_each_setting_has_a_variable() -> None:
         "redis_url": "redis://h:1/2",
         "git_root": "elsewhere",
         "get_writes": "off",
+        "queue_full": "drop-oldest",
+        **dict.fromkeys(("max_waiters", "queue_max_pending"), "9"),
         **dict.fromkeys(("wait_default_s", "wait_max_s", "lease_s", "task_ttl_s", "retention_s", "drain_s"), "7"),
     }
     settings = Settings.from_environment({f"BROKER_{name.upper()}": text for name, text in texts.items()})
@@ -57,6 +59,9 @@ def test_settings_do_not_change() -> None:
     ("variable", "text"),
     [
         ("BROKER_DRAIN_S", "ten"),
+        ("BROKER_QUEUE_FULL", "drop"),
+        ("BROKER_MAX_WAITERS", "0"),
+        ("BROKER_QUEUE_MAX_PENDING", "many"),
         ("BROKER_DRAIN_S", "-1"),
         ("BROKER_DRAIN_S", "nan"),
         ("BROKER_DRAIN_S", "inf"),

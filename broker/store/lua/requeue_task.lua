@@ -22,7 +22,7 @@ if record.lease ~= ARGV[2] then
 end
 local code
 if failed and tonumber(record.attempt) >= tonumber(record.max_attempts) then
-  settle(uuid, record, now, 'failed', nil, error_text, true)
+  settle(uuid, record, now, 'failed', nil, error_text ~= '' and error_text or nil, true)
   code = CHANGED
 else
   if error_text ~= '' then

@@ -31,18 +31,23 @@ class CorkedTransport:
         """Writes, or waits for what belongs to it."""
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head + data)
+            self._write(head + data)
         elif data.startswith(_HEAD):
             self._head = data
             self._loop.call_soon(self.flush)
         else:
-            self._transport.write(data)
+            self._write(data)
 
     def flush(self) -> None:
         """Writes a head that nothing has followed."""
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            self._write(head)
+
+    def _write(self, data: bytes) -> None:
+        # The caller may have left within this turn.
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self) -> None:
         """Closes once everything is written."""
