@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -14,11 +15,12 @@ from msgspec import Raw
 from broker import values
 from broker.background import Background
 from broker.creation import Creation
-from broker.errors import StoreUnavailableError
+from broker.deadlines import MOST_S
+from broker.errors import BrokerError, StoreUnavailableError
 from broker.naming import DEFAULT_QUEUE
 from broker.recovery import Recovery
 from broker.requests import ChangeRequest, CreateRequest, NewTask, completion, convert, new_task
-from broker.response_hub import ResponseHub
+from broker.response_hub import ResponseHub, Waiter
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
@@ -26,6 +28,11 @@ from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
 from broker.store.transitions import Changed, Created, Transitions
 from broker.task import Task, TaskState, task_from_json
+
+LAST_LOOK_S: Final = 0.5
+"""How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
+
+T = TypeVar("T")
 
 
 class Broker:
@@ -212,18 +219,19 @@ class Broker:
         if wait_s <= 0:
             created = await self.transitions.create(new)
             return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+        ends = self._end_of(wait_s)
         creation = Creation(self.hub, new, wait_s)
         try:
             settled = await creation.waiter.deferred.wait()
             if settled is not None:
                 return settled
-            created = await creation.created()
+            created = await self._by(ends, creation.created())
             if created.uuid == new.uuid:
                 return await self._read_last(_last_known(created, new.queue))
         finally:
             self.hub.leave(creation.waiter)
         # The idempotency key stands for a task whose channel was unknown until now.
-        return await self.hold(created.uuid, wait_s)
+        return await self._hold(created.uuid, ends)
 
     async def hold(self, uuid: str, wait_s: float) -> StoredTask:
         """Reads a task and, while it is open, holds until it has ended or the wait is over.
@@ -232,42 +240,66 @@ class Broker:
             TaskNotFoundError: At once, whatever the wait.
             StoreUnavailableError
         """
-        task = await self.queries.read(uuid)
-        if task.state.is_terminal or wait_s <= 0:
-            return task
-        waiter = self.hub.join(task.queue, uuid, task.seal, wait_s)
-        try:
-            waiter.confirm(task.seal)
-            task = await self._read_subscribed(task)
-            if task.state.is_terminal:
-                return task
-            return await waiter.deferred.wait() or await self._read_last(task)
-        finally:
-            self.hub.leave(waiter)
+        if wait_s <= 0:
+            return await self.queries.read(uuid)
+        return await self._hold(uuid, self._end_of(wait_s))
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
 
-    async def _read_subscribed(self, task: StoredTask) -> StoredTask:
+    async def _hold(self, uuid: str, ends: float) -> StoredTask:
+        task = await self._by(ends, self.queries.read(uuid))
+        if task.state.is_terminal:
+            return task
+        waiter = self.hub.join(task.queue, uuid, task.seal, ends - self._now())
+        try:
+            waiter.confirm(task.seal)
+            # Beside the wait, which ends when it must, whatever Redis does.
+            self._background.spawn(self._read_subscribed(waiter), "read behind a subscription")
+            return await waiter.deferred.wait() or await self._read_last(task)
+        finally:
+            self.hub.leave(waiter)
+
+    async def _read_subscribed(self, waiter: Waiter) -> None:
         """The channel was unknown before the first read: subscribed, acknowledged, and read again.
 
         In an outage the wait goes on with what is known: after a reconnect the hub looks at every waited task.
         """
         try:
             await self.hub.confirm()
-            return await self.queries.read(task.uuid)
+            task = await self.queries.read(waiter.channel.uuid)
         except StoreUnavailableError:
-            return task
+            return
+        except BrokerError as error:
+            waiter.deferred.set_error(error)
+            return
+        if task.state.is_terminal:
+            waiter.deferred.set_result(task)
 
     async def _read_last(self, last_known: StoredTask) -> StoredTask:
         """Whoever says "not yet" has looked once more: a message may have been lost."""
         try:
-            return await self.queries.read(last_known.uuid)
+            return await self._by(self._now(), self.queries.read(last_known.uuid))
         except StoreUnavailableError:
             if last_known.state.is_terminal:
                 # It has ended, but how is stored where nobody can look now.
                 raise
             return last_known
+
+    def _end_of(self, wait_s: float) -> float:
+        # uvloop has no timer that never ends.
+        return self._now() + min(wait_s, MOST_S)
+
+    def _now(self) -> float:
+        return self.hub.deadlines.loop.time()
+
+    async def _by(self, ends: float, asked: Awaitable[T]) -> T:
+        """What the store says, unless the wait is over long before it does."""
+        try:
+            async with asyncio.timeout_at(ends + LAST_LOOK_S):
+                return await asked
+        except TimeoutError:
+            raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
 
 
 def _last_known(created: Created, queue: str) -> StoredTask:

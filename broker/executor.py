@@ -151,7 +151,10 @@ class Executor:
         """Starts an attempt; `on_end` is called once its slot is free again."""
         attempt = Attempt(claimed, handler, self._transitions, lease_ms=self._lease_ms, max_bytes=self._max_bytes)
         self._attempts[claimed.lease] = attempt
-        attempt.runner = asyncio.create_task(self._run(attempt, threads, on_end), name=f"task {claimed.uuid}")
+        # Of the loop that is known: asking Python 3.11 for the running one is a system call.
+        attempt.runner = self._deadlines.loop.create_task(
+            self._run(attempt, threads, on_end), name=f"task {claimed.uuid}"
+        )
 
     def check(self, uuid: str) -> None:
         """Somebody says that the task was ended elsewhere: if the store says so too, its handler is told."""

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker.store.embedded import EmbeddedServer
 from tests.support.server import OwnServer, ServerStarter, make_empty
+
+# `--hypothesis-profile=long`: for a search by hand, where no other test decides how long it looks.
+settings.register_profile(
+    "long", max_examples=5_000, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(scope="session")

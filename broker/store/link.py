@@ -141,14 +141,21 @@ class _Connection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(None)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more; uvloop raises where asyncio would ignore it."""
+        return self._transport is None or self._transport.is_closing()
+
     def write(self, data: bytes, calls: list[_Call]) -> None:
         if not self.outstanding:
             self._oldest_since = self._loop.time()
+        self.outstanding.extend(calls)
+        if self._transport is None or self._transport.is_closing():
+            # Its loss will be told in a moment; what never left may go by the next connection.
+            return
         for call in calls:
             call.was_written = True
-        self.outstanding.extend(calls)
-        if self._transport is not None:
-            self._transport.write(data)
+        self._transport.write(data)
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -178,6 +185,10 @@ class _Connection(asyncio.Protocol):
             self.abort()
         elif self.outstanding:
             self._on_reply(self.outstanding.popleft(), reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            # Said before anything was asked: that it has no place for another client, for instance.
+            log.warning("The server ends the connection: %s.", reply)
+            self.abort()
         else:
             log.error("The server answered a command that nobody sent; the connection is opened anew.")
             self.abort()
@@ -313,7 +324,8 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if self._connection is None:
+        if self._connection is None or self._connection.is_closing:
+            # What waits leaves with the next connection.
             return
         calls = [call for call in self._waiting if not call.receiver.is_abandoned]
         self._waiting.clear()
@@ -399,9 +411,12 @@ class Link:
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
         everything = asyncio.gather(*[reply.future for reply in replies])
+        # Of a connection that is lost meanwhile nobody asks for them any more.
+        everything.add_done_callback(_forget_outcome)
         parts: list[asyncio.Future[Any]] = [everything, connection.lost]
         await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         if not everything.done():
+            everything.add_done_callback(_forget_outcome)
             everything.cancel()
             raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")
         try:
@@ -421,7 +436,7 @@ class Link:
         self._on_lost()
         again = deque[_Call]()
         for call in connection.outstanding:
-            if call.command.repeatable:
+            if call.command.repeatable or not call.was_written:
                 again.append(call)
             else:
                 self._fail(call.receiver, self._unavailable(call))
@@ -454,7 +469,7 @@ class Link:
         )
 
 
-def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
 

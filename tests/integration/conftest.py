@@ -23,13 +23,13 @@ class OwnDeployment:
         self._stack = stack
         self._count = 0
 
-    def api(self, **settings: str) -> ApiProcess:
-        """One more instance, ready."""
-        return self._stack.enter_context(ApiProcess(self.server.url, log=self._log("api"), **settings))
+    def api(self, url: str | None = None, **settings: str) -> ApiProcess:
+        """One more instance, ready. `url`: another way to the server."""
+        return self._stack.enter_context(ApiProcess(url or self.server.url, log=self._log("api"), **settings))
 
-    def worker(self, **settings: str) -> WorkerProcess:
-        """One more worker."""
-        return self._stack.enter_context(WorkerProcess(self.server.url, log=self._log("worker"), **settings))
+    def worker(self, url: str | None = None, **settings: str) -> WorkerProcess:
+        """One more worker. `url`: another way to the server."""
+        return self._stack.enter_context(WorkerProcess(url or self.server.url, log=self._log("worker"), **settings))
 
     def command(self, *arguments: str, folder: Path) -> ServiceProcess:
         """Any other `broker` command that runs on, in a folder of the test's choice."""
@@ -43,6 +43,15 @@ class OwnDeployment:
     def _log(self, kind: str) -> Path:
         self._count += 1
         return self._folder / f"{kind}-{self._count}.log"
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> Iterator[OwnDeployment]:
+    """A deployment whose server keeps what it has acknowledged."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    with EmbeddedServer(tmp_path / "data", options={"appendfsync": "always"}) as server, ExitStack() as stack:
+        yield OwnDeployment(server, logs, stack)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -33,11 +33,19 @@ class ServiceProcess:
         arguments: Of the command `broker`.
         log: The file that takes what it writes.
         folder: Where it runs.
+        command: What `broker` is.
         settings: `BROKER_…` variables, names without the prefix; nothing is taken over from this process's own.
     """
 
-    def __init__(self, *arguments: str, log: Path, folder: Path | None = None, **settings: str) -> None:
-        self._arguments = arguments
+    def __init__(
+        self,
+        *arguments: str,
+        log: Path,
+        folder: Path | None = None,
+        command: Sequence[str] = _COMMAND,
+        **settings: str,
+    ) -> None:
+        self._command = [*command, *arguments]
         self._folder = folder or _ROOT
         self._log = log
         self._log_seen = 0
@@ -64,7 +72,7 @@ class ServiceProcess:
         """Starts it, without waiting until it is of use."""
         with self._log.open("ab") as output:
             self._process = ChildProcess(
-                [*_COMMAND, *self._arguments], environment=self._environment, folder=self._folder, output=output
+                self._command, environment=self._environment, folder=self._folder, output=output
             )
 
     def terminate(self) -> None:

@@ -23,6 +23,7 @@ class Proxy:
         self.received: list[bytes] = []
         self.is_frozen = False
         self.keeps_replies = False
+        self.delay_s = 0.0
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -72,11 +73,20 @@ class Proxy:
         """Commands pass, their replies do not."""
         self.keeps_replies = True
 
+    def slow_down(self, delay_s: float) -> None:
+        """Each reply takes so much longer from now on."""
+        self.delay_s = delay_s
+
     def thaw(self) -> None:
         """All passes again, what was kept first."""
         self.is_frozen = self.keeps_replies = False
         for client in self._clients:
             client.flush()
+
+    def lose_replies(self) -> None:
+        """Ends all connections, and with them the replies that were kept; all passes on new ones."""
+        self.keeps_replies = False
+        self.cut()
 
     def say(self, data: bytes) -> None:
         """Tells each client something that the server never said."""
@@ -126,6 +136,12 @@ class _Client(asyncio.Protocol):
         self.flush()
 
     def take_reply(self, data: bytes) -> None:
+        if self._proxy.delay_s:
+            asyncio.get_running_loop().call_later(self._proxy.delay_s, self._pass_reply, data)
+        else:
+            self._pass_reply(data)
+
+    def _pass_reply(self, data: bytes) -> None:
         self._to_client.append(data)
         self.flush()
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
 
@@ -42,7 +43,7 @@ def bounded_protocol(
         _too_slow: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
             self._expect_next()
 
         def connection_lost(self, exc: Exception | None) -> None:

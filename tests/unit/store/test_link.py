@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -228,6 +229,41 @@ async def test_what_was_never_written_fails_as_never_run(proxy: Proxy, open_link
     assert not failed.value.may_have_run
 
 
+async def test_what_comes_while_a_connection_closes_waits_for_the_next(redis_url: str, open_link: OpenLink) -> None:
+    link = await open_link(redis_url)
+    link.drop("the test says so")
+    many = [link.send(Command(("INCR", "n"))) for _ in range(2 * link_module.BATCH)]
+    assert await asyncio.gather(*many) == list(range(1, len(many) + 1))
+
+
+def test_a_connection_that_closes_before_it_is_greeted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write to a transport that is closed raises on uvloop, and must not end the reconnecting."""
+    uvloop = pytest.importorskip("uvloop")
+    open_transport = Topology.open
+    openings = 0
+
+    async def open_and_lose_the_second(topology: Topology, factory: Callable[[], Any]) -> None:
+        nonlocal openings
+        openings += 1
+        await open_transport(topology, factory)
+        if openings == 2:
+            connection = factory()
+            connection.abort()
+            await connection.lost
+
+    async def reconnect() -> None:
+        link = Link(Topology.from_url(redis_url), name="test")
+        await link.open()
+        link.drop("the test says so")
+        assert await link.send(Command(("PING",), repeatable=True)) == b"PONG"
+        await link.close()
+
+    monkeypatch.setattr(Topology, "open", open_and_lose_the_second)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(reconnect())
+    assert openings == 3
+
+
 async def test_gains_and_losses_are_told(proxy: Proxy, open_link: OpenLink) -> None:
     told: list[str] = []
     link = await open_link(
@@ -312,6 +348,21 @@ async def test_a_server_that_never_greets(proxy: Proxy) -> None:
     with pytest.raises(StoreUnavailableError):
         await Link(Topology.from_url(proxy.url), name="test").open(timeout=0.2)
     assert time.monotonic() - started < 2
+
+
+async def test_a_connection_that_is_lost_during_the_greeting_is_no_defect(
+    proxy: Proxy, open_link: OpenLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await open_link(proxy.url)
+    proxy.keep_replies()
+    proxy.cut()
+    proxy.received.clear()
+    await until(lambda: proxy.received, "the next connection waits to be greeted")
+    proxy.cut()
+    proxy.thaw()
+    assert await link.send(Command(("PING",), repeatable=True)) == b"PONG"
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 async def test_a_wrong_password_is_for_the_operator(own_server: OwnServer, open_link: OpenLink) -> None:

@@ -1,0 +1,590 @@
+"""Every transition in any order, against a model in plain Python, on a real server whose clock the test sets.
+
+`pytest tests/redis/test_state_machine.py --hypothesis-profile=long` looks for longer, elsewhere each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from broker import naming
+from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
+from broker.requests import Completion
+from broker.store import scripts
+from broker.store.link import Command
+from broker.store.transitions import Changed, Claimed, ClaimWish, Created
+from broker.task import TaskState
+from tests.support.model import Model
+from tests.support.store import LONG_MS, QUEUE, Ear, Store, cancelled, failed, new_task, open_store, succeeded
+from tests.support.virtual_clock import CLOCK_KEY, VirtualClock, run_on_test_clock
+
+T = TypeVar("T")
+
+QUICK: Final = settings(
+    max_examples=150,
+    stateful_step_count=50,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+START_MS: Final = 1_800_000_000_000
+ALL_AT_ONCE: Final = 200
+NO_LIMIT: Final = 10**12
+MOST_INLINE_BYTES: Final = 64
+WRONG_LEASE: Final = "0.wrong"
+# Without these the search would prove little.
+TO_BE_SEEN: Final = {
+    *("create: new", "create: attached", "create: TaskConflictError", "create: IdempotencyMismatchError"),
+    *("create: StoreUnavailableError", "claim: 0", "claim: 1", "claim: 2", "retry: true", "give back: none"),
+    *("defer: none", "defer: LeaseLostError", "extend: extended", "extend: LeaseLostError"),
+    *("finish: changed", "finish: repeated", "finish: already expired"),
+    *("finish: TaskNotFoundError", "retry: LeaseLostError", "give back: LeaseLostError"),
+    *("sweep leases: 1", "sweep delayed: 1", "sweep expired: 2", "sweep retained: 2"),
+}
+# What each script would be without one of its cares.
+DEFECTS: Final = {
+    "a lost lease still ends the task": (scripts.FINISH_TASK, "record.lease ~= lease", "false"),
+    "an ended task is ended again": (scripts.FINISH_TASK, "not is_open(record) or expire_if_over", "expire_if_over"),
+    "a task that has expired is claimed": (scripts.CLAIM_TASKS, "now >= tonumber(found[4])", "false"),
+    "a worker is not told": (scripts.FINISH_TASK, "record.worker and not by_worker", "false"),
+    "a returned task goes to the end": (scripts.REQUEUE_TASK, " + record.seq)", " + redis.call('INCR', SEQUENCE))"),
+    "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
+    "attempts have no end": (scripts.SWEEP_LEASES, ">= tonumber(record.max_attempts)", ">= 99"),
+    "an index is left behind": (scripts.SWEEP_EXPIRED, "redis.call('ZREM', DELAYED, uuid)", ""),
+    "values are left behind": (scripts.SWEEP_RETAINED, "TASK .. uuid, VALUES .. uuid", "TASK .. uuid"),
+    "a key outlives its task": (scripts.SWEEP_RETAINED, "redis.call('DEL', IDEMPOTENCY .. record.idempotency)", ""),
+}
+VALUES: Final = ("payload", "result", "error", "progress", "last_error")
+
+# Read the whole store in one go.
+DUMP: Final = """#!lua flags=no-writes
+local readers = { hash = 'HGETALL', string = 'GET' }
+local found = {}
+for i, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local content = kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(readers[kind], key)
+  found[i] = { key, kind, content }
+end
+return found
+"""
+
+# Few of each, so that calls meet.
+chosen = st.sampled_from(["a", "b", "c"])
+queues = st.sampled_from(["q", "q", "other.queue"])
+keys = st.sampled_from([None, None, None, "key-1", "key-2", "key-3"])
+payloads = st.sampled_from([b"", b"null", b'{"a":[]}', b'"' + b"p" * 100 + b'"'])
+leases = st.sampled_from([1, 1_000, 2_000, 60_000])
+delays = st.sampled_from([0, 0, 0, 1, 1_000])
+progresses = st.sampled_from([b"", b"[50]", b'"' + b"x" * 100 + b'"', '"日本"'.encode()])
+errors = st.sampled_from([b'{"code":"x"}', b'{"code":"x","details":"' + b"e" * 100 + b'"}'])
+completions = st.one_of(
+    st.sampled_from([b"", b"null", b'{"a":1.0,"b":[]}', b'{ "b":[], "a":1.0 }', b'"' + b"r" * 2_000 + b'"']).map(
+        succeeded
+    ),
+    errors.map(failed),
+    st.just(cancelled()),
+)
+wishes = st.builds(ClaimWish, queue=queues, most=st.integers(1, 3), max_attempts=st.sampled_from([1, 2, 3]))
+workers = st.sampled_from(["w1", "w2"])
+batches = st.sampled_from([1, 2, ALL_AT_ONCE])
+picks = st.integers(0, 3)
+
+
+class TaskMachine(RuleBasedStateMachine):
+    """Each rule asks the store and the model the same, and compares what they say; the invariant compares the rest."""
+
+    tasks = Bundle("tasks")
+
+    def __init__(self, store: Store, ear: Ear, runner: asyncio.Runner, seen: Counter[str]) -> None:
+        super().__init__()
+        self._seen = seen
+        self._store = store
+        self._ear = ear
+        self._runner = runner
+        self._clock = VirtualClock(store.raw)
+        self._model = Model(START_MS)
+        self._is_as_in_the_model = False
+        self._made = 0
+        self._leases: dict[str, list[str]] = {}
+        self._ends: dict[str, tuple[int, dict[str, str]]] = {}
+        store.raw.flushall()
+        ear.messages()
+        self._clock.set(self._model.now)
+
+    # Creating
+
+    @initialize(target=tasks, uuids=st.lists(chosen, unique=True, min_size=1), priority=st.integers(0, 9))
+    def begin(self, uuids: list[str], priority: int) -> MultipleResults[str]:
+        """With an empty store little could happen."""
+        for uuid in uuids:
+            new = new_task(uuid, priority=priority)
+            self._compare("create", self._store.transitions.create(new), lambda new=new: self._model.create(new))  # type: ignore[misc]
+        return multiple(*uuids)
+
+    @rule(
+        target=tasks,
+        uuid=st.none() | chosen,
+        queue=queues,
+        payload=payloads,
+        idempotency=keys,
+        priority=st.sampled_from([0, 0, 5, 9]),
+        delay=delays,
+        expires=st.sampled_from([1_000, 1_000, LONG_MS, LONG_MS, LONG_MS]),
+        retention=st.sampled_from([0, 1_000, LONG_MS, LONG_MS]),
+        max_attempts=st.sampled_from([None, None, None, 1, 2]),
+        retry_of=st.sampled_from([None, None, "r"]),
+    )
+    def create(
+        self,
+        uuid: str | None,
+        queue: str,
+        payload: bytes,
+        idempotency: str | None,
+        delay: int,
+        expires: int,
+        **more: Any,
+    ) -> str:
+        """With a uuid of the caller's or one made here, which nobody else has."""
+        new = new_task(
+            uuid or self._make_uuid(),
+            chosen=uuid is not None,
+            queue=queue,
+            payload=payload,
+            idempotency=idempotency,
+            delay_ms=delay,
+            expires_ms=expires,
+            priority=more["priority"],
+            retention_ms=more["retention"],
+            max_attempts=more["max_attempts"],
+            retry_of=more["retry_of"],
+        )
+        self._compare("create", self._store.transitions.create(new), lambda: self._model.create(new))
+        return new.uuid
+
+    def _make_uuid(self) -> str:
+        self._made += 1
+        return f"made{self._made}"
+
+    # Working
+
+    @precondition(lambda self: self._model.is_any_open())
+    @rule(worker=workers, lease_ms=leases, asked=st.lists(wishes, min_size=1, max_size=3))
+    def claim(self, worker: str, lease_ms: int, asked: list[ClaimWish]) -> None:
+        """Leases are given at random: the model learns them here."""
+        found = self._run(self._store.transitions.claim(worker, lease_ms, asked))
+        assert [_without_secret(one) for one in found] == self._model.claim(worker, lease_ms, asked)
+        self._seen[f"claim: {min(len(found), 2)}"] += 1
+        for one in found:
+            self._model.tasks[one.uuid].lease = one.lease
+            self._leases.setdefault(one.uuid, []).append(one.lease)
+
+    @rule(target=tasks, worker=workers, lease_ms=leases, max_attempts=st.integers(1, 3))
+    def give_a_worker_something_to_do(self, worker: str, lease_ms: int, max_attempts: int) -> str:
+        """Left to chance, claims would mostly find nothing."""
+        new = new_task(self._make_uuid())
+        self._compare("create", self._store.transitions.create(new), lambda: self._model.create(new))
+        self.claim(worker, lease_ms, [ClaimWish(QUEUE, 2, max_attempts)])
+        return new.uuid
+
+    @precondition(lambda self: self._held())
+    @rule(which=picks, lease_ms=leases, progress=progresses)
+    def extend(self, which: int, lease_ms: int, progress: bytes) -> None:
+        self._extend(*self._pick(which), lease_ms, progress)
+
+    @precondition(lambda self: self._held())
+    @rule(which=picks, error=errors, delay=delays)
+    def retry(self, which: int, error: bytes, delay: int) -> None:
+        self._retry(*self._pick(which), failed(error), delay)
+
+    @precondition(lambda self: self._held())
+    @rule(which=picks, delay=delays)
+    def give_back(self, which: int, delay: int) -> None:
+        self._give_back(*self._pick(which), delay)
+
+    @precondition(lambda self: self._held())
+    @rule(which=picks)
+    def defer(self, which: int) -> None:
+        self._defer(*self._pick(which))
+
+    @precondition(lambda self: self._held())
+    @rule(which=picks, completion=completions)
+    def finish_as_worker(self, which: int, completion: Completion) -> None:
+        uuid, lease = self._pick(which)
+        self._finish(uuid, completion, lease)
+
+    @rule(uuid=tasks, act=st.sampled_from(["extend", "retry", "give back", "defer", "finish"]))
+    def act_without_a_right(self, uuid: str, act: str) -> None:
+        """With a lease that the task had before, if any, or one that was never given."""
+        lease = self._former_lease(uuid)
+        if act == "extend":
+            self._extend(uuid, lease, 1_000, b"1")
+        elif act == "retry":
+            self._retry(uuid, lease, failed(), 0)
+        elif act == "give back":
+            self._give_back(uuid, lease, 0)
+        elif act == "defer":
+            self._defer(uuid, lease)
+        else:
+            self._finish(uuid, succeeded(), lease)
+
+    def _extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes) -> None:
+        self._compare(
+            "extend",
+            self._store.transitions.extend(uuid, lease, lease_ms, progress),
+            lambda: self._model.extend(uuid, lease, lease_ms, progress),
+        )
+
+    def _retry(self, uuid: str, lease: str, completion: Completion, delay: int) -> None:
+        self._compare(
+            "retry",
+            self._store.transitions.retry(uuid, lease, completion, delay),
+            lambda: self._model.retry(uuid, lease, completion, delay),
+        )
+
+    def _give_back(self, uuid: str, lease: str, delay: int) -> None:
+        self._compare(
+            "give back",
+            self._store.transitions.give_back(uuid, lease, delay),
+            lambda: self._model.give_back(uuid, lease, delay),
+        )
+
+    def _defer(self, uuid: str, lease: str) -> None:
+        self._compare("defer", self._store.transitions.defer(uuid, lease), lambda: self._model.defer(uuid, lease))
+
+    # Ending
+
+    @rule(uuid=tasks, completion=completions)
+    def finish_as_third_party(self, uuid: str, completion: Completion) -> None:
+        self._finish(uuid, completion, None)
+
+    def _finish(self, uuid: str, completion: Completion, lease: str | None) -> None:
+        self._compare(
+            "finish",
+            self._store.transitions.finish(uuid, completion, lease=lease, wants_document=True),
+            lambda: self._model.finish(uuid, completion, lease),
+        )
+
+    # Time
+
+    @rule(ms=st.sampled_from([1, 10, 1_000]))
+    def time_passes(self, ms: int) -> None:
+        self._move_to(self._model.now + ms)
+
+    @precondition(lambda self: self._model.next_moment())
+    @rule(beside=st.sampled_from([-1, 0, 0, 1]))
+    def time_passes_until_something_is_due(self, beside: int) -> None:
+        self._move_to(max(self._model.now, (self._model.next_moment() or 0) + beside))
+
+    @precondition(lambda self: self._model.is_anything_due())
+    @rule(what=st.sampled_from(["leases", "delayed", "expired"]), batch=batches)
+    def sweep(self, what: str, batch: int) -> None:
+        """As `Transitions` does, with a batch of the test's choice."""
+        self._sweep(what, batch)
+
+    @precondition(lambda self: self._model.next_moment())
+    @rule()
+    def time_passes_and_all_is_swept(self) -> None:
+        self._move_to(self._model.next_moment() or 0)
+        for what in ("leases", "delayed", "expired"):
+            self._sweep(what, ALL_AT_ONCE)
+
+    def _sweep(self, what: str, batch: int) -> None:
+        script, key, in_model = {
+            "leases": (scripts.SWEEP_LEASES, naming.leases_key(), self._model.sweep_leases),
+            "delayed": (scripts.SWEEP_DELAYED, naming.delayed_key(), self._model.sweep_delayed),
+            "expired": (scripts.SWEEP_EXPIRED, naming.expiring_key(), self._model.sweep_expired),
+        }[what]
+        handled = self._send(script.command(key, batch, repeatable=True))
+        assert handled == in_model(batch)
+        self._seen[f"sweep {what}: {min(handled, 2)}"] += 1
+
+    @precondition(lambda self: self._model.ended())
+    @rule(
+        most_tasks=st.sampled_from([NO_LIMIT] * 9 + [0, 2, 4]),
+        most_bytes=st.sampled_from([NO_LIMIT] * 9 + [0, 2_500, 5_000]),
+        batch=batches,
+    )
+    def sweep_retained(self, most_tasks: int, most_bytes: int, batch: int) -> None:
+        handled = self._send(
+            scripts.SWEEP_RETAINED.command(naming.retained_key(), most_tasks, most_bytes, batch, repeatable=True)
+        )
+        assert handled == self._model.sweep_retained(most_tasks, most_bytes, batch)
+        self._seen[f"sweep retained: {min(handled, 2)}"] += 1
+
+    def _move_to(self, ms: int) -> None:
+        self._model.now = ms
+        self._clock.set(ms)
+
+    # Memory
+
+    @precondition(lambda self: not self._model.is_full and len(self._model.tasks) > 6)
+    @rule()
+    def fill(self) -> None:
+        """From now on nothing is created, and all else goes on."""
+        self._set_full(True)
+
+    @precondition(lambda self: self._model.is_full)
+    @rule()
+    def make_room(self) -> None:
+        self._set_full(False)
+
+    def _set_full(self, is_full: bool) -> None:
+        self._model.is_full = is_full
+        self._store.raw.config_set("maxmemory", "1" if is_full else "0")
+
+    # What must hold after each step
+
+    @invariant()
+    def what_is_published_is_as_in_the_model(self) -> None:
+        assert self._ear.messages() == self._model.messages
+        self._model.messages.clear()
+
+    @invariant()
+    def what_is_stored_is_as_in_the_model(self) -> None:
+        stored = Stored(self._store)
+        assert stored.records == {uuid: task.record() for uuid, task in self._model.tasks.items()}
+        assert stored.values == {uuid: task.values for uuid, task in self._model.tasks.items()}
+        assert stored.indexes == _indexes(self._model)
+        assert stored.strings == _strings(self._model)
+        self._check_promises(stored.records)
+        self._is_as_in_the_model = True
+
+    def _check_promises(self, records: dict[str, dict[str, str]]) -> None:
+        """Said of the store alone: the model and the scripts could be wrong alike."""
+        for record in records.values():
+            attempt, most = int(record["attempt"]), int(record.get("max_attempts", NO_LIMIT))
+            assert 0 <= attempt <= most
+            assert record["state"] != "running" or attempt >= 1
+            assert ("lease" in record) <= (record["state"] == "running")
+        ends = {uuid: record for uuid, record in records.items() if record["state"] not in ("pending", "running")}
+        for uuid, (seq, before) in self._ends.items():
+            now = records.get(uuid)
+            # A record that is gone makes room for another task of that uuid.
+            assert now is None or int(now["seq"]) > seq or _timeless(now) == before
+        self._ends = {uuid: (int(record["seq"]), _timeless(record)) for uuid, record in ends.items()}
+
+    @rule(uuid=tasks | chosen)
+    def read(self, uuid: str) -> None:
+        task = self._model.tasks.get(uuid)
+        try:
+            found = self._run(self._store.queries.read(uuid))
+        except TaskNotFoundError:
+            assert task is None
+            return
+        assert task is not None
+        assert (found.queue, found.seal, found.state) == (task.queue, task.new.seal, task.state)
+        assert found.document == task.document()
+
+    @rule(uuids=st.lists(tasks, min_size=1, max_size=4))
+    def find_ended(self, uuids: list[str]) -> None:
+        open_ones = {uuid for uuid, task in self._model.tasks.items() if task.is_open}
+        assert self._run(self._store.queries.find_ended(uuids)) == [uuid for uuid in uuids if uuid not in open_ones]
+
+    def teardown(self) -> None:
+        """When all time is over, nothing is left; unless a step has failed, which is told then, and nothing else."""
+        self._set_full(False)
+        if not self._is_as_in_the_model:
+            return
+        self._move_to(max([self._model.now, *(task.expires for task in self._model.tasks.values())]))
+        self._sweep("expired", ALL_AT_ONCE)
+        self._move_to(max([self._model.now, *(task.gone_at for task in self._model.tasks.values())]))
+        self.sweep_retained(NO_LIMIT, NO_LIMIT, ALL_AT_ONCE)
+        self.what_is_published_is_as_in_the_model()
+        assert self._store.remaining() == {CLOCK_KEY}
+        assert self._store.retained_bytes() == 0
+
+    # Steps
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        self._is_as_in_the_model = False
+        return self._runner.run(coroutine)
+
+    def _send(self, command: Command) -> int:
+        return int(self._run(_reply(self._store, command)))
+
+    def _compare(self, call: str, asked: Coroutine[Any, Any, object], expected: Callable[[], object]) -> None:
+        told = _told(lambda: self._run(asked))
+        assert told == _told(expected)
+        self._seen[f"{call}: {_in_a_word(told)}"] += 1
+
+    def _held(self) -> list[tuple[str, str]]:
+        """The tasks that somebody works on, and their leases."""
+        return [(task.uuid, task.lease) for task in self._model.tasks.values() if task.lease]
+
+    def _pick(self, which: int) -> tuple[str, str]:
+        held = self._held()
+        return held[which % len(held)]
+
+    def _former_lease(self, uuid: str) -> str:
+        present = self._model.tasks[uuid].lease if uuid in self._model.tasks else None
+        return next((lease for lease in reversed(self._leases.get(uuid, [])) if lease != present), WRONG_LEASE)
+
+
+class Stored:
+    """All that the server keeps, sorted by what it is for."""
+
+    def __init__(self, store: Store) -> None:
+        self.records: dict[str, dict[str, str]] = {}
+        self.values: dict[str, dict[str, str]] = {}
+        self.indexes: dict[str, list[tuple[str, int]]] = {}
+        self.strings: dict[str, str] = {}
+        large: dict[str, dict[str, str]] = {}
+        dump: Any = store.raw.eval(DUMP, 0)
+        for key, kind, content in dump:
+            if kind == "zset":
+                self.indexes[key] = [(uuid, int(score)) for uuid, score in _pairs(content)]
+            elif kind == "string":
+                self.strings[key] = content
+            elif key.startswith(naming.task_prefix()):
+                self._take_record(key.removeprefix(naming.task_prefix()), dict(_pairs(content)))
+            else:
+                large[key.removeprefix(naming.values_prefix())] = dict(_pairs(content))
+        assert large.keys() <= self.records.keys()
+        # A short value has the last word: it may follow a long one.
+        self.values = {uuid: {**large.get(uuid, {}), **short} for uuid, short in self.values.items()}
+
+    def _take_record(self, uuid: str, fields: dict[str, str]) -> None:
+        fields.pop("large", None)
+        self.values[uuid] = {name: text for name, text in fields.items() if name in VALUES}
+        self.records[uuid] = {name: text for name, text in fields.items() if name not in VALUES}
+        assert all(len(text.encode()) <= MOST_INLINE_BYTES for text in fields.values())
+
+
+def _indexes(model: Model) -> dict[str, list[tuple[str, int]]]:
+    """Each task in exactly the indexes that its state asks for."""
+    tasks = model.tasks.values()
+    wanted: dict[str, dict[str, int | None]] = {
+        naming.delayed_key(): {task.uuid: task.due for task in tasks},
+        naming.leases_key(): {task.uuid: task.lease_end for task in tasks},
+        naming.expiring_key(): {task.uuid: task.expires for task in tasks if task.is_open},
+        naming.retained_key(): {task.uuid: task.gone_at for task in tasks if not task.is_open},
+        naming.ended_key(): {task.uuid: task.finished for task in tasks if not task.is_open},
+    }
+    for task in tasks:
+        if task.is_claimable:
+            wanted.setdefault(naming.pending_key(task.queue), {})[task.uuid] = task.place
+    return {key: scores for key, members in wanted.items() if (scores := _by_score(members))}
+
+
+def _by_score(members: dict[str, int | None]) -> list[tuple[str, int]]:
+    found = [(score, uuid) for uuid, score in members.items() if score is not None]
+    return [(uuid, score) for score, uuid in sorted(found)]
+
+
+def _strings(model: Model) -> dict[str, str]:
+    strings = {naming.idempotency_key(key): uuid for key, uuid in model.idempotency.items()}
+    strings[CLOCK_KEY] = str(model.now)
+    if model.sequence:
+        strings[naming.sequence_key()] = str(model.sequence)
+    if model.has_ended_any:
+        strings[naming.retained_bytes_key()] = str(model.retained_bytes())
+    return strings
+
+
+def _pairs(flat: list[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _timeless(record: dict[str, str]) -> dict[str, str]:
+    """What never changes of an ended task; a key may still be bound to it."""
+    return {name: text for name, text in record.items() if name != "idempotency"}
+
+
+def _without_secret(claimed: Claimed) -> Claimed:
+    fence, _, secret = claimed.lease.partition(".")
+    assert len(secret) >= 20
+    return msgspec.structs.replace(claimed, lease=fence)
+
+
+def _told(call: Callable[[], object]) -> object:
+    """What a call gives, or what it raises, so that the two can be compared."""
+    try:
+        return call()
+    except TaskAlreadyFinalError as error:
+        return TaskAlreadyFinalError, error.uuid, error.state, error.document
+    except BrokerError as error:
+        return type(error)
+
+
+def _in_a_word(told: object) -> str:
+    match told:
+        case Created():
+            return "new" if told.is_new else "attached"
+        case Changed():
+            return "changed" if told.changed else "repeated"
+        case (_, _, state, _):
+            return f"already {state}"
+        case bool() | None | TaskState():
+            return str(told).lower()
+        case int():
+            return "extended"
+        case type():
+            return told.__name__
+    raise AssertionError(told)
+
+
+async def _reply(store: Store, command: Command) -> Any:
+    return await store.link.send(command)
+
+
+@pytest.fixture
+def seen() -> Counter[str]:
+    """What happened in all examples together, and how often."""
+    return Counter()
+
+
+@contextmanager
+def machines(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, seen: Counter[str]
+) -> Iterator[Callable[[], TaskMachine]]:
+    """Makes machines that share a connection."""
+    run_on_test_clock(monkeypatch)
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        store = runner.run(stack.enter_async_context(open_store(redis_url)))
+        try:
+            with store.ear() as ear:
+                yield lambda: TaskMachine(store, ear, runner, seen)
+        finally:
+            store.raw.config_set("maxmemory", "0")
+            runner.run(stack.aclose())
+
+
+def test_any_course_of_events_is_as_in_the_model(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, seen: Counter[str]
+) -> None:
+    profile = settings() if settings.get_current_profile_name() == "long" else QUICK
+    with machines(redis_url, monkeypatch, seen) as make:
+        run_state_machine_as_test(make, settings=profile)  # type: ignore[arg-type]
+    assert seen.keys() >= TO_BE_SEEN
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch, seen: Counter[str], defect: str) -> None:
+    script, right, wrong = DEFECTS[defect]
+    assert script.source.count(right) == 1
+    monkeypatch.setattr(script, "source", script.source.replace(right, wrong))
+    search = settings(QUICK, max_examples=2_000, phases=[Phase.generate])
+    with machines(redis_url, monkeypatch, seen) as make, pytest.raises(AssertionError):
+        run_state_machine_as_test(make, settings=search)  # type: ignore[arg-type]

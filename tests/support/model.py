@@ -1,0 +1,418 @@
+"""What the store should do, said in plain Python: the reference that the scripts are compared with, step by step.
+
+Written from the contract and the scripts' headers; no code of the store is used. A call gives what the store's method
+of that name gives, or raises what it raises; what should be published meanwhile is in `messages`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from broker.errors import (
+    IdempotencyMismatchError,
+    LeaseLostError,
+    StoreUnavailableError,
+    TaskAlreadyFinalError,
+    TaskConflictError,
+    TaskNotFoundError,
+)
+from broker.requests import Completion, NewTask
+from broker.store.transitions import Changed, Claimed, ClaimWish, Created
+from broker.task import TaskState
+
+Message = tuple[str, str]
+Score = int
+
+EXHAUSTED: Final = (
+    '{"code":"attempts-exhausted","message":"The last attempt lost its lease: its worker died or stalled."'
+)
+LONGEST_MESSAGE: Final = 1_024
+RECORD_BYTES: Final = 1_000
+PRIORITY_STEP: Final = 2**48
+OUTCOME_VALUES: Final = ("result", "error", "progress")
+
+
+@dataclass
+class ModelTask:
+    """One task. `values` are JSON texts by name; `kept` what the store counts for an ended one."""
+
+    new: NewTask
+    seq: int
+    created: int
+    state: TaskState = TaskState.PENDING
+    attempt: int = 0
+    values: dict[str, str] = field(default_factory=dict)
+    due: int | None = None
+    started: int | None = None
+    lease: str | None = None
+    lease_end: int | None = None
+    worker: str | None = None
+    max_attempts: int | None = None
+    idempotency: str | None = None
+    finished: int | None = None
+    kept: int = 0
+
+    @property
+    def uuid(self) -> str:
+        return self.new.uuid
+
+    @property
+    def queue(self) -> str:
+        return self.new.queue
+
+    @property
+    def expires(self) -> int:
+        return self.created + self.new.expires_ms
+
+    @property
+    def gone_at(self) -> int:
+        """When an ended task's record may go."""
+        assert self.finished is not None
+        return self.finished + self.new.retention_ms
+
+    @property
+    def is_open(self) -> bool:
+        return not self.state.is_terminal
+
+    @property
+    def is_claimable(self) -> bool:
+        return self.state is TaskState.PENDING and self.due is None
+
+    @property
+    def place(self) -> Score:
+        """Priority first, then age."""
+        return (9 - self.new.priority) * PRIORITY_STEP + self.seq
+
+    def is_request(self, new: NewTask) -> bool:
+        return (self.queue, self.new.fingerprint) == (new.queue, new.fingerprint)
+
+    # What is told of it
+
+    def outcome_members(self) -> str:
+        return "".join(f',"{name}":{self.values[name]}' for name in OUTCOME_VALUES if name in self.values)
+
+    def members(self, values: str) -> str:
+        times = {"started_at": self.started, "finished_at": self.finished, "expires_at": self.expires}
+        return (
+            f'"uuid":"{self.uuid}","queue":"{self.queue}","state":"{self.state}"{values},"attempt":{self.attempt}'
+            f',"created_at":"{rfc3339(self.created)}"'
+            + "".join(f',"{name}":"{rfc3339(at)}"' for name, at in times.items() if at is not None)
+            + (f',"retry_of":"{self.new.retry_of}"' if self.new.retry_of else "")
+        )
+
+    def document(self) -> bytes:
+        return f"{{{self.members(self.outcome_members())}}}".encode()
+
+    def bell(self) -> Message:
+        text = f'{{"uuid":"{self.uuid}","queue":"{self.queue}","attempt":{self.attempt}}}'
+        return f"{self.queue}-request-{self.uuid}", text
+
+    def announcement(self) -> Message:
+        head = f'{{"seal":"{self.new.seal}",'
+        text = f"{head}{self.members(self.outcome_members())}}}"
+        if len(text.encode()) > LONGEST_MESSAGE:
+            text = head + self.members(',"omitted":true') + "}"
+        return f"{self.queue}-response-{self.uuid}", text
+
+    def record(self) -> dict[str, str]:
+        """The fields of the record that are no values."""
+        fields = {
+            "queue": self.queue,
+            "state": self.state,
+            "attempt": self.attempt,
+            "priority": self.new.priority,
+            "seq": self.seq,
+            "created": self.created,
+            "expires": self.expires,
+            "retention": self.new.retention_ms,
+            "seal": self.new.seal,
+            "fingerprint": self.new.fingerprint,
+            "size": len(self.new.payload),
+            "max_attempts": self.max_attempts,
+            "idempotency": self.idempotency,
+            "retry_of": self.new.retry_of,
+            "due": self.due,
+            "started": self.started,
+            "lease": self.lease,
+            "worker": self.worker,
+            "finished": self.finished,
+            "kept": None if self.finished is None else self.kept,
+        }
+        return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+class Model:
+    """The store: tasks, the idempotency keys that stand for them, a counter, and a clock that the test moves."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.sequence = 0
+        self.is_full = False
+        self.tasks: dict[str, ModelTask] = {}
+        self.idempotency: dict[str, str] = {}
+        self.messages: list[Message] = []
+        self.has_ended_any = False
+
+    # Transitions
+
+    def create(self, new: NewTask) -> Created:
+        if self.is_full:
+            raise StoreUnavailableError("full")
+        bound = self.tasks.get(self.idempotency.get(new.idempotency or "", ""))
+        if bound is not None:
+            if (new.uuid_is_chosen and bound.uuid != new.uuid) or not bound.is_request(new):
+                raise IdempotencyMismatchError
+            return _created(bound, is_new=False)
+        known = self.tasks.get(new.uuid)
+        if known is not None:
+            return self._attach(known, new)
+        return self._create(new)
+
+    def _attach(self, task: ModelTask, new: NewTask) -> Created:
+        if not task.is_request(new):
+            raise TaskConflictError
+        if new.idempotency is not None:
+            if task.idempotency is not None:
+                raise IdempotencyMismatchError
+            self._bind(task, new.idempotency)
+        return _created(task, is_new=False)
+
+    def _create(self, new: NewTask) -> Created:
+        self.sequence += 1
+        task = self.tasks[new.uuid] = ModelTask(new, self.sequence, self.now, max_attempts=new.max_attempts)
+        if new.payload:
+            task.values["payload"] = new.payload.decode()
+        if new.idempotency is not None:
+            self._bind(task, new.idempotency)
+        self._enqueue(task, new.delay_ms)
+        return _created(task, is_new=True)
+
+    def _bind(self, task: ModelTask, idempotency: str) -> None:
+        task.idempotency = idempotency
+        self.idempotency[idempotency] = task.uuid
+
+    def _enqueue(self, task: ModelTask, delay_ms: int) -> None:
+        if delay_ms:
+            task.due = self.now + delay_ms
+        else:
+            self.messages.append(task.bell())
+
+    def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
+        """Leases have only their fence: the secret is the store's."""
+        claimed: list[Claimed] = []
+        for wish in wishes:
+            goal = len(claimed) + wish.most
+            while popped := self.claimable(wish.queue)[: goal - len(claimed)]:
+                for task in popped:
+                    self.sequence += 1
+                    if not self._expire_if_over(task):
+                        claimed.append(self._claim(task, worker, lease_ms, wish.max_attempts))
+        return claimed
+
+    def _claim(self, task: ModelTask, worker: str, lease_ms: int, max_attempts: int) -> Claimed:
+        task.state, task.worker, task.started = TaskState.RUNNING, worker, self.now
+        task.attempt += 1
+        task.lease, task.lease_end = str(self.sequence), self.now + lease_ms
+        task.max_attempts = task.max_attempts or max_attempts
+        payload = task.new.payload or None
+        return Claimed(
+            task.uuid, task.queue, task.attempt, task.lease, task.lease_end, task.created, task.expires, payload
+        )
+
+    def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes) -> TaskState | int:
+        task = self._known(uuid)
+        if not task.is_open:
+            return task.state
+        _check_lease(task, lease)
+        task.lease_end = self.now + lease_ms
+        if progress:
+            task.values["progress"] = progress.decode()
+        return task.lease_end
+
+    def finish(self, uuid: str, completion: Completion, lease: str | None) -> Changed:
+        task = self._known(uuid)
+        if self._has_ended(task):
+            if not _is_outcome(task, completion):
+                raise TaskAlreadyFinalError(uuid, task.state, task.document())
+            return Changed(uuid, False, task.state, task.document())
+        if lease is not None:
+            _check_lease(task, lease)
+        result, error = completion.result.decode(), completion.error.decode()
+        self._settle(task, completion.state, result, error, tells_worker=lease is None)
+        return Changed(uuid, True, task.state, task.document())
+
+    def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
+        task = self._held(uuid, lease)
+        assert task.max_attempts is not None
+        if task.attempt >= task.max_attempts:
+            self._settle(task, TaskState.FAILED, "", completion.error.decode(), tells_worker=False)
+            return False
+        task.values["last_error"] = completion.error.decode()
+        self._requeue(task, delay_ms)
+        return True
+
+    def give_back(self, uuid: str, lease: str, delay_ms: int) -> None:
+        task = self._held(uuid, lease)
+        task.attempt -= 1
+        self._requeue(task, delay_ms)
+
+    def defer(self, uuid: str, lease: str) -> None:
+        task = self._held(uuid, lease)
+        task.lease = task.lease_end = task.worker = None
+
+    # Sweeps
+
+    def sweep_delayed(self, batch: int) -> int:
+        due = self._due({task.uuid: task.due for task in self.tasks.values()}, batch)
+        for task in due:
+            task.due = None
+            self.messages.append(task.bell())
+        return len(due)
+
+    def sweep_leases(self, batch: int) -> int:
+        lost = self._due({task.uuid: task.lease_end for task in self.tasks.values()}, batch)
+        for task in lost:
+            if not self._expire_if_over(task):
+                self._lose_lease(task)
+        return len(lost)
+
+    def _lose_lease(self, task: ModelTask) -> None:
+        assert task.max_attempts is not None
+        if task.attempt < task.max_attempts:
+            self._requeue(task, 0)
+            return
+        last_error = task.values.get("last_error")
+        error = EXHAUSTED + (f',"details":{last_error}' if last_error else "") + "}"
+        self._settle(task, TaskState.FAILED, "", error, tells_worker=True)
+
+    def sweep_expired(self, batch: int) -> int:
+        over = self._due({task.uuid: task.expires for task in self.tasks.values() if task.is_open}, batch)
+        for task in over:
+            assert self._expire_if_over(task)
+        return len(over)
+
+    def sweep_retained(self, most_tasks: int, most_bytes: int, batch: int) -> int:
+        over = self._due({task.uuid: task.gone_at for task in self.ended()}, batch)
+        for task in over:
+            self._forget(task)
+        handled = len(over)
+        while handled < batch and (len(self.ended()) > most_tasks or self.retained_bytes() > most_bytes):
+            self._forget(self.ended()[0])
+            handled += 1
+        return handled
+
+    def _due(self, moments: dict[str, int | None], batch: int) -> list[ModelTask]:
+        """The tasks whose moment has come, earliest first."""
+        come = sorted((at, uuid) for uuid, at in moments.items() if at is not None and at <= self.now)
+        return [self.tasks[uuid] for _, uuid in come[:batch]]
+
+    # What there is
+
+    def claimable(self, queue: str) -> list[ModelTask]:
+        """In the order in which they are claimed."""
+        found = [task for task in self.tasks.values() if task.queue == queue and task.is_claimable]
+        return sorted(found, key=lambda task: task.place)
+
+    def ended(self) -> list[ModelTask]:
+        """In the order in which they ended."""
+        found = [task for task in self.tasks.values() if not task.is_open]
+        return sorted(found, key=lambda task: (task.finished or 0, task.uuid))
+
+    def retained_bytes(self) -> int:
+        return sum(task.kept for task in self.ended())
+
+    def is_any_open(self) -> bool:
+        return any(task.is_open for task in self.tasks.values())
+
+    def is_anything_due(self) -> bool:
+        return any(at <= self.now for at in self._moments())
+
+    def next_moment(self) -> int | None:
+        """When something that is not yet due will be."""
+        return min((at for at in self._moments() if at > self.now), default=None)
+
+    def _moments(self) -> list[int]:
+        tasks = self.tasks.values()
+        found = [at for task in tasks if task.is_open for at in (task.due, task.lease_end, task.expires)]
+        return [at for at in found if at is not None] + [task.gone_at for task in self.ended()]
+
+    # Shared steps
+
+    def _known(self, uuid: str) -> ModelTask:
+        if uuid not in self.tasks:
+            raise TaskNotFoundError(uuid)
+        return self.tasks[uuid]
+
+    def _held(self, uuid: str, lease: str) -> ModelTask:
+        task = self._known(uuid)
+        if self._has_ended(task):
+            raise TaskAlreadyFinalError(uuid, task.state, task.document())
+        _check_lease(task, lease)
+        return task
+
+    def _has_ended(self, task: ModelTask) -> bool:
+        return not task.is_open or self._expire_if_over(task)
+
+    def _expire_if_over(self, task: ModelTask) -> bool:
+        if self.now < task.expires:
+            return False
+        self._settle(task, TaskState.EXPIRED, "", "", tells_worker=True)
+        return True
+
+    def _requeue(self, task: ModelTask, delay_ms: int) -> None:
+        task.state = TaskState.PENDING
+        task.lease = task.lease_end = task.worker = task.started = None
+        self._enqueue(task, delay_ms)
+
+    def _settle(self, task: ModelTask, state: TaskState, result: str, error: str, *, tells_worker: bool) -> None:
+        if tells_worker and task.worker is not None:
+            self.messages.append((f"broker:worker:{task.worker}", task.uuid))
+        task.state, task.finished = state, self.now
+        self.has_ended_any = True
+        task.lease = task.lease_end = task.worker = task.due = None
+        task.values.pop("last_error", None)
+        task.values |= {name: text for name, text in (("result", result), ("error", error)) if text}
+        task.kept = RECORD_BYTES + len(task.new.payload) + len(task.outcome_members().encode())
+        self.messages.append(task.announcement())
+
+    def _forget(self, task: ModelTask) -> None:
+        del self.tasks[task.uuid]
+        if task.idempotency is not None:
+            del self.idempotency[task.idempotency]
+
+
+def rfc3339(ms: int) -> str:
+    """As the contract has times."""
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _created(task: ModelTask, *, is_new: bool) -> Created:
+    return Created(
+        uuid=task.uuid,
+        is_new=is_new,
+        seal=task.new.seal,
+        state=task.state,
+        attempt=task.attempt,
+        created_ms=task.created,
+        expires_ms=task.expires,
+        document=task.document(),
+    )
+
+
+def _check_lease(task: ModelTask, lease: str) -> None:
+    if task.lease != lease:
+        raise LeaseLostError
+
+
+def _is_outcome(task: ModelTask, completion: Completion) -> bool:
+    asked = (completion.result.decode(), completion.error.decode())
+    stored = (task.values.get("result", ""), task.values.get("error", ""))
+    return task.state is completion.state and [_value(text) for text in asked] == [_value(text) for text in stored]
+
+
+def _value(text: str) -> object:
+    return json.loads(text or "null")
