@@ -26,12 +26,12 @@ def build_app(broker: Broker, access: Access | None = None) -> tuple[Dispatcher,
         access: Who may call; None where everybody may.
     """
     api = Api(broker, access)
-    return Dispatcher(api, _face()), api
+    return Dispatcher(api, _face(needs_keys=access is not None)), api
 
 
-def _face() -> FastAPI:
+def _face(*, needs_keys: bool) -> FastAPI:
     face = FastAPI(title="createbranch-broker", version=_version(), docs_url="/docs", redoc_url=None)
-    face.openapi = lambda: openapi_document(_version())  # type: ignore[method-assign]
+    face.openapi = lambda: openapi_document(_version(), needs_keys=needs_keys)  # type: ignore[method-assign]
     face.add_exception_handler(HTTPException, _problem)
     return face
 

@@ -51,8 +51,13 @@ _PROBLEM_HEADERS: Final[Mapping[int, str]] = {
 
 
 @cache
-def openapi_document(version: str) -> dict[str, Any]:
-    """The whole document for this version of the service."""
+def openapi_document(version: str, *, needs_keys: bool = False) -> dict[str, Any]:
+    """The whole document for this version of the service.
+
+    Args:
+        version: Of the service.
+        needs_keys: Whether the instance has keys; without, they may be sent and nobody looks.
+    """
     types = {operation.request for operation in OPERATIONS if operation.request is not None}
     types |= {
         outcome.schema
@@ -65,13 +70,21 @@ def openapi_document(version: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "createbranch-broker", "version": version, "description": _DESCRIPTION},
-        "paths": {operation.path: _path(operation, components) for operation in OPERATIONS},
+        "paths": {operation.path: _path(operation, components, needs_keys) for operation in OPERATIONS},
         "components": {"schemas": components, "securitySchemes": {_KEY: _SECURITY_SCHEME}},
     }
 
 
-def _path(operation: Operation, components: Mapping[str, Any]) -> dict[str, Any]:
-    return {method.lower(): _method(operation, method, components) for method in operation.methods}
+def _path(operation: Operation, components: Mapping[str, Any], needs_keys: bool) -> dict[str, Any]:
+    security = _security(operation.scope, needs_keys)
+    return {method.lower(): {**_method(operation, method, components), **security} for method in operation.methods}
+
+
+def _security(scope: str | None, needs_keys: bool) -> dict[str, Any]:
+    """An empty alternative means that the key may be left out."""
+    if scope is None:
+        return {}
+    return {"security": [{_KEY: [scope]}] if needs_keys else [{_KEY: [scope]}, {}]}
 
 
 def _method(operation: Operation, method: str, components: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,8 +95,6 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
         "parameters": [_header_parameter(header) for header in operation.headers],
         "responses": _responses(operation, method),
     }
-    if operation.scope is not None:
-        document["security"] = [{_KEY: [operation.scope]}]
     if operation.request is None:
         return document
     schema = components[operation.request.__name__]

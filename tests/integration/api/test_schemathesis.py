@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from broker_services.api.openapi import openapi_document
-from tests.integration.api.conftest import Deployment
+from tests.integration.api.conftest import Deployment, Keys
 from tests.support.api import ApiProcess
 
 MOST_SECONDS: Final = 5.0
@@ -23,14 +23,14 @@ schema = schemathesis.openapi.from_dict(openapi_document("test"))
 
 
 @pytest.fixture(scope="session")
-def swift_instance(deployment: Deployment) -> ApiProcess:
-    return deployment.start_instances(1, **SHORT_WAITS)[0]
+def swift_instance(deployment: Deployment, keys: Keys) -> ApiProcess:
+    return deployment.start_instances(1, api_keys_file=str(keys.file), **SHORT_WAITS)[0]
 
 
 @schema.parametrize()
 @settings(max_examples=50, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_documented(case: Any, swift_instance: ApiProcess) -> None:
-    answer = case.call(base_url=swift_instance.url, timeout=MOST_SECONDS)
+def test_every_answer_is_as_documented(case: Any, swift_instance: ApiProcess, keys: Keys) -> None:
+    answer = case.call(base_url=swift_instance.url, timeout=MOST_SECONDS, headers=keys.header("all"))
 
     # With `raw`, parameters that are not ours may hold anything.
     ignored = [negative_data_rejection] if "raw" in (case.query or {}) else []
