@@ -78,6 +78,11 @@ async def until_ended(store: Store, *uuids: str) -> None:
         await until(lambda uuid=uuid: has_ended(store, uuid), f"{uuid} has ended")  # type: ignore[misc]
 
 
+async def is_reported(store: Store) -> bool:
+    """Whether a worker says that it is there, which it does once it is connected."""
+    return [numbers.workers for numbers in await store.queries.read_queues()] == [1]
+
+
 class Crowd:
     """Handlers that wait at a gate, and how many there are at once."""
 
@@ -561,7 +566,7 @@ async def test_a_worker_finds_its_server_again(redis_url: str, store: Store, wor
     async def handler(_: Task) -> None: ...
 
     async with Proxy(redis_url) as proxy, running(worker, proxy.url):
-        await until(lambda: proxy.connections == 2, "connected")
+        await until(lambda: is_reported(store), "it works")
         await proxy.refuse()
         await store.create()
         await proxy.listen()
@@ -585,15 +590,9 @@ async def test_a_worker_ends_though_its_server_is_away(
 async def test_a_worker_is_counted_while_it_serves_a_queue(redis_url: str, store: Store, worker: Worker) -> None:
     worker.handler("q")(print)
 
-    async def workers() -> list[int]:
-        return [numbers.workers for numbers in await store.queries.read_queues()]
-
-    async def is_there() -> bool:
-        return await workers() == [1]
-
     async with running(worker, redis_url):
-        await until(is_there, "it is there")
-    assert await workers() == [0]
+        await until(lambda: is_reported(store), "it is there")
+    assert [numbers.workers for numbers in await store.queries.read_queues()] == [0]
 
 
 async def test_an_error_that_must_not_be_retried(redis_url: str, store: Store, worker: Worker) -> None:
