@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 log = logging.getLogger("broker")
+
+BEGIN_ANEW_S: Final = 1.0
 
 
 class Background:
@@ -23,6 +25,10 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        """Starts work that must not stop; when a defect ends it, the defect is logged and the work begun anew."""
+        return self.spawn(_kept(work, name), name)
+
     async def cancel(self) -> None:
         """Ends all of them and waits until they are gone."""
         tasks = list(self._tasks)
@@ -34,3 +40,13 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("The background task %s failed.", task.get_name(), exc_info=error)
+
+
+async def _kept(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("The background task %s failed; it begins anew.", name)
+        await asyncio.sleep(BEGIN_ANEW_S)

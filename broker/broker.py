@@ -99,10 +99,10 @@ class Broker:
             await self._link.close()
             raise
         self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
-        self._background.spawn(self._presence.report_forever(), "presence")
+        self._background.keep(self._presence.report_forever, "presence")
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
-            self._background.spawn(recovery.run_forever(), "recovery")
+            self._background.keep(recovery.run_forever, "recovery")
 
     async def close(self) -> None:
         """Disconnects. Waits still held here end as if their time were over."""

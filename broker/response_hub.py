@@ -175,8 +175,8 @@ class ResponseHub:
     async def open(self) -> None:
         """Connects. Raises StoreUnavailableError or ConfigurationError."""
         await self._link.open()
-        self._background.spawn(self._probe_forever(), "hub probe")
-        self._background.spawn(self._reread_forever(), "hub re-read")
+        self._background.keep(self._probe_forever, "hub probe")
+        self._background.keep(self._reread_forever, "hub re-read")
 
     async def close(self) -> None:
         """Disconnects; held waits are the owner's to end first."""

@@ -232,11 +232,11 @@ class _WorkerProcess:
             await self._link.close()
             raise
         recovery = Recovery(self._transitions, self._settings, self._name)
-        self._background.spawn(recovery.run_forever(), "recovery")
-        self._background.spawn(self._presence.report_forever(), "presence")
-        self._background.spawn(self._executor.renew_forever(), "lease renewal")
-        self._background.spawn(self._ask_unrung(), "slow asking")
-        self._claiming = self._background.spawn(self._claim_forever(), "claiming")
+        self._background.keep(recovery.run_forever, "recovery")
+        self._background.keep(self._presence.report_forever, "presence")
+        self._background.keep(self._executor.renew_forever, "lease renewal")
+        self._background.keep(self._ask_unrung, "slow asking")
+        self._claiming = self._background.keep(self._claim_forever, "claiming")
         self._wake.set()
 
     async def drain(self) -> None:

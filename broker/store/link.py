@@ -379,6 +379,10 @@ class Link:
                 if self.connections_made == 0:
                     raise
                 self._last_reason = str(error)
+            except Exception as error:
+                # Whatever it was, a process without its connection is of no use: it tries again.
+                log.exception("Connecting to Redis failed in a way that nobody foresaw.")
+                self._last_reason = str(error)
             finally:
                 self._lose(connection)
             # Full jitter over the upper half: a fleet must not come back in step.

@@ -40,7 +40,11 @@ DRAIN_S: Final = 4.0
 GIVE_BACK_S: Final = 5.0
 """How much longer a worker may try to give its tasks back while the store is away."""
 EXIT_GRACE_S: Final = 1.5
-PERMANENT_KEYS: Final = frozenset({naming.sequence_key(), naming.retained_bytes_key(), naming.sweep_turn_key()})
+PERMANENT_KEYS: Final = frozenset(
+    {naming.sequence_key(), naming.retained_bytes_key(), naming.sweep_turn_key(), naming.queues_key()}
+)
+# What is known of queues goes after an hour of rest, and who was there within twenty seconds of being killed.
+LASTING_PREFIXES: Final = (naming.queue_prefix(), naming.workers_prefix(), naming.waiters_prefix())
 
 _DEFECT: Final = re.compile(r"^Traceback.*|(?:ERROR|CRITICAL) asyncio: .*|.* failed\.$", re.MULTILINE)
 
@@ -286,7 +290,8 @@ async def _channels(store: redis.Redis) -> list[str]:
 
 
 async def _keys(store: redis.Redis) -> list[str]:
-    names = {name.decode() async for name in store.scan_iter(count=1_000)} - PERMANENT_KEYS
+    found = {name.decode() async for name in store.scan_iter(count=1_000)} - PERMANENT_KEYS
+    names = {name for name in found if not name.startswith(LASTING_PREFIXES)}
     return [f"{len(names)} keys such as {sorted(names)[:3]}"] if names else []
 
 

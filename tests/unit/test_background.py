@@ -43,3 +43,24 @@ async def test_all_are_gone_after_cancelling() -> None:
 
 async def test_cancelling_nothing() -> None:
     await Background().cancel()
+
+
+async def test_what_must_not_stop_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("broker.background.BEGIN_ANEW_S", 0.0)
+    background, begun, works = Background(), list[int](), asyncio.Event()
+
+    async def work() -> None:
+        begun.append(1)
+        if len(begun) < 3:
+            raise ValueError("a defect")
+        works.set()
+        await asyncio.Event().wait()
+
+    background.keep(work, "test")
+    async with asyncio.timeout(5):
+        await works.wait()
+    await background.cancel()
+    assert len(begun) == 3
+    assert caplog.text.count("begins anew") == 2

@@ -41,7 +41,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
     async with Broker(fit_waiters(settings)) as broker:
         app, api = build_app(broker, access)
         if access is not None:
-            background.spawn(access.reload_forever(), "API keys")
+            background.keep(access.reload_forever, "API keys")
         tune_garbage_collector()
         server = DrainingServer(_config(app, api, host, port), api.drain)
         try:
