@@ -43,7 +43,7 @@ from tests.support.virtual_clock import CLOCK_KEY, VirtualClock, run_on_test_clo
 T = TypeVar("T")
 
 QUICK: Final = settings(
-    max_examples=140,
+    max_examples=220,
     stateful_step_count=40,
     derandomize=True,
     database=None,
