@@ -29,19 +29,21 @@ from hypothesis.stateful import (
 
 from broker import naming
 from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
-from broker.requests import Completion
+from broker.randomness import new_secret
+from broker.requests import DEFAULT_MOST_PENDING, Completion, NewTask, Retry
 from broker.store import scripts
 from broker.store.link import Command
-from broker.store.transitions import Changed, Claimed, ClaimWish, Created
+from broker.store.queries import StoredListItem, StoredTask
+from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created
 from broker.task import TaskState
-from tests.support.model import Model
+from tests.support.model import MOST_DROPS, Model, Presence
 from tests.support.store import LONG_MS, QUEUE, Ear, Store, cancelled, failed, new_task, open_store, succeeded
 from tests.support.virtual_clock import CLOCK_KEY, VirtualClock, run_on_test_clock
 
 T = TypeVar("T")
 
 QUICK: Final = settings(
-    max_examples=80,
+    max_examples=220,
     stateful_step_count=40,
     derandomize=True,
     database=None,
@@ -52,6 +54,7 @@ START_MS: Final = 1_800_000_000_000
 ALL_AT_ONCE: Final = 200
 NO_LIMIT: Final = 10**12
 MOST_INLINE_BYTES: Final = 64
+PRESENCE_STEP: Final = 2**20
 WRONG_LEASE: Final = "0.wrong"
 # Without these the search would prove little.
 TO_BE_SEEN: Final = {
@@ -61,6 +64,10 @@ TO_BE_SEEN: Final = {
     *("finish: changed", "finish: repeated", "finish: already expired"),
     *("finish: TaskNotFoundError", "retry: LeaseLostError", "give back: LeaseLostError"),
     *("sweep leases: 1", "sweep delayed: 1", "sweep expired: 2", "sweep retained: 2"),
+    *("create: QueueFullError", "dropped: 1", f"dropped: {MOST_DROPS}", "sweep queues: 1", "queues forgotten: 1"),
+    *("retried: new", "retried: attached", "retry ended: TaskConflictError", "retry ended: TaskNotFoundError"),
+    *("retry ended: already succeeded", "retry ended: already cancelled", "retry ended: QueueFullError"),
+    *("retry ended: StoreUnavailableError", "list: 2"),
 }
 # What each script would be without one of its cares.
 DEFECTS: Final = {
@@ -72,6 +79,27 @@ DEFECTS: Final = {
     "an index is left behind": (scripts.SWEEP_EXPIRED, "redis.call('ZREM', DELAYED, uuid)", ""),
     "values are left behind": (scripts.SWEEP_RETAINED, "TASK .. uuid, VALUES .. uuid", "TASK .. uuid"),
     "a key outlives its task": (scripts.SWEEP_RETAINED, "redis.call('DEL', IDEMPOTENCY .. record.idempotency)", ""),
+    "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "redis.call('ZREM', CREATED_INDEX, uuid)", ""),
+    "a task is not listed": (scripts.RETRY_TASK, "redis.call('ZADD', CREATED_INDEX, record.seq, uuid)", ""),
+    "a deferred task is not counted": (scripts.DEFER_TASK, "count(record.queue, 'deferred', 1)", ""),
+    "an ended task is still counted": (scripts.FINISH_TASK, "count(record.queue, 'delayed', -1)", ""),
+    "a used queue is forgotten": (scripts.SWEEP_QUEUES, "number and number ~= '0'", "false"),
+    "a success is retried": (scripts.RETRY_TASK, "old.state ~= 'failed' and old.state ~= 'expired'", "false"),
+    "a long payload is not copied": (scripts.RETRY_TASK, "read_value(origin, old, 'payload')", "old.payload"),
+    "a long origin is not told": (scripts.RETRY_TASK, "'retry_of', origin)", "'retry_of', '')"),
+    "a repeated retry makes another task": (
+        scripts.RETRY_TASK,
+        "local record = bound and read_record(bound)",
+        "local record",
+    ),
+    "a full queue takes one more": (scripts.CREATE_TASK, "+ 1 - most", "- most"),
+    "delayed tasks are not limited": (scripts.CREATE_TASK, "(known[1] or 0)", "0"),
+    "a more urgent task is dropped": (scripts.CREATE_TASK, "tonumber(priority) < 9 - band", "false"),
+    "the newest is dropped": (
+        scripts.CREATE_TASK,
+        "'+inf', 'LIMIT', 0, 1)[1]",
+        "'+inf', 'LIMIT', 0, 1)[1] and last[1]",
+    ),
 }
 VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
@@ -88,7 +116,8 @@ return found
 """
 
 # Few of each, so that calls meet.
-chosen = st.sampled_from(["a", "b", "c"])
+# The longest cannot be a field of the record of its retry.
+chosen = st.sampled_from(["a", "b", "c" * 65])
 queues = st.sampled_from(["q", "q", "other.queue"])
 keys = st.sampled_from([None, None, None, "key-1", "key-2", "key-3"])
 payloads = st.sampled_from([b"", b"null", b'{"a":[]}', b'"' + b"p" * 100 + b'"'])
@@ -107,6 +136,8 @@ wishes = st.builds(ClaimWish, queue=queues, most=st.integers(1, 3), max_attempts
 workers = st.sampled_from(["w1", "w2"])
 batches = st.sampled_from([1, 2, ALL_AT_ONCE])
 picks = st.integers(0, 3)
+limits = st.sampled_from([DEFAULT_MOST_PENDING] * 3 + [1, 2, 3])
+processes = st.sampled_from(["p1", "p2"])
 
 
 class TaskMachine(RuleBasedStateMachine):
@@ -124,6 +155,7 @@ class TaskMachine(RuleBasedStateMachine):
         self._model = Model(START_MS)
         self._is_as_in_the_model = False
         self._made = 0
+        self._is_crowded = False
         self._leases: dict[str, list[str]] = {}
         self._ends: dict[str, tuple[int, dict[str, str]]] = {}
         store.raw.flushall()
@@ -136,8 +168,7 @@ class TaskMachine(RuleBasedStateMachine):
     def begin(self, uuids: list[str], priority: int) -> MultipleResults[str]:
         """With an empty store little could happen."""
         for uuid in uuids:
-            new = new_task(uuid, priority=priority)
-            self._compare("create", self._store.transitions.create(new), lambda new=new: self._model.create(new))  # type: ignore[misc]
+            self._create(new_task(uuid, priority=priority))
         return multiple(*uuids)
 
     @rule(
@@ -151,7 +182,8 @@ class TaskMachine(RuleBasedStateMachine):
         expires=st.sampled_from([1_000, 1_000, LONG_MS, LONG_MS, LONG_MS]),
         retention=st.sampled_from([0, 1_000, LONG_MS, LONG_MS]),
         max_attempts=st.sampled_from([None, None, None, 1, 2]),
-        retry_of=st.sampled_from([None, None, "r"]),
+        most_pending=limits,
+        drops_oldest=st.booleans(),
     )
     def create(
         self,
@@ -175,10 +207,71 @@ class TaskMachine(RuleBasedStateMachine):
             priority=more["priority"],
             retention_ms=more["retention"],
             max_attempts=more["max_attempts"],
-            retry_of=more["retry_of"],
+            most_pending=more["most_pending"],
+            drops_oldest=more["drops_oldest"],
         )
-        self._compare("create", self._store.transitions.create(new), lambda: self._model.create(new))
+        self._create(new)
         return new.uuid
+
+    @precondition(lambda self: not self._is_crowded)
+    @rule(
+        number=st.sampled_from([MOST_DROPS, MOST_DROPS + 2]),
+        priorities=st.tuples(st.sampled_from([0, 0, 5]), st.sampled_from([0, 5, 9])),
+        delay=delays,
+        drops_oldest=st.sampled_from([True, True, False]),
+    )
+    def lower_a_limit(self, number: int, priorities: tuple[int, int], delay: int, drops_oldest: bool) -> None:
+        """Far below what a queue holds already."""
+        self._is_crowded = True
+        before, after = priorities
+        for _ in range(number):
+            self._create(new_task(self._make_uuid(), priority=before, delay_ms=delay))
+        self._create(new_task(self._make_uuid(), priority=after, most_pending=1, drops_oldest=drops_oldest))
+
+    def _create(self, new: NewTask) -> None:
+        ended = len(self._model.ended())
+        self._compare("create", self._store.transitions.create(new), lambda: self._model.create(new))
+        self._seen[f"dropped: {len(self._model.ended()) - ended}"] += 1
+
+    # Retrying what has ended
+
+    @rule(target=tasks, uuid=tasks | chosen, key=keys, most_pending=limits, drops_oldest=st.booleans())
+    def retry_any(self, uuid: str, key: str | None, most_pending: int, drops_oldest: bool) -> str:
+        """Mostly one that is not to be retried."""
+        return self._retry_ended(uuid, key, most_pending, drops_oldest)
+
+    @precondition(lambda self: self._model.to_retry())
+    @rule(target=tasks, which=picks, key=keys, most_pending=limits, drops_oldest=st.booleans())
+    def retry_ended(self, which: int, key: str | None, most_pending: int, drops_oldest: bool) -> str:
+        found = self._model.to_retry()
+        return self._retry_ended(found[which % len(found)].uuid, key, most_pending, drops_oldest)
+
+    @rule(target=tasks, payload=payloads, delay=delays, completion=completions, key=keys, most_pending=limits)
+    def retry_twice_what_ends_now(
+        self, payload: bytes, delay: int, completion: Completion, key: str | None, most_pending: int
+    ) -> str:
+        """Left to chance, most retries would be of tasks without much about them."""
+        new = new_task(self._make_uuid(), payload=payload, delay_ms=delay)
+        self._create(new)
+        self._finish(new.uuid, completion, None)
+        self._retry_ended(new.uuid, key, most_pending, drops_oldest=False)
+        return self._retry_ended(new.uuid, key, most_pending, drops_oldest=False)
+
+    def _retry_ended(self, uuid: str, key: str | None, most_pending: int, drops_oldest: bool) -> str:
+        retry = Retry(
+            uuid=uuid,
+            new_uuid=self._make_uuid(),
+            seal=new_secret(),
+            # Keys of retries are apart from those of creates, and each is of one task. A digest fits into a record.
+            idempotency=key and f"{key} of {uuid[:40]}",
+            most_pending=most_pending,
+            drops_oldest=drops_oldest,
+        )
+        asked = self._store.transitions.retry_ended(retry)
+        told = self._compare("retry ended", asked, lambda: self._model.retry_ended(retry))
+        if isinstance(told, StoredTask):
+            self._seen[f"retried: {'new' if told.uuid == retry.new_uuid else 'attached'}"] += 1
+        return retry.new_uuid
 
     def _make_uuid(self) -> str:
         self._made += 1
@@ -201,7 +294,7 @@ class TaskMachine(RuleBasedStateMachine):
     def give_a_worker_something_to_do(self, worker: str, lease_ms: int, max_attempts: int) -> str:
         """Left to chance, claims would mostly find nothing."""
         new = new_task(self._make_uuid())
-        self._compare("create", self._store.transitions.create(new), lambda: self._model.create(new))
+        self._create(new)
         self.claim(worker, lease_ms, [ClaimWish(QUEUE, 2, max_attempts)])
         return new.uuid
 
@@ -283,9 +376,40 @@ class TaskMachine(RuleBasedStateMachine):
             lambda: self._model.finish(uuid, completion, lease),
         )
 
+    # Presence
+
+    @rule(
+        process=processes,
+        are_workers=st.booleans(),
+        numbers=st.dictionaries(queues | st.just("unused"), st.integers(0, 2), min_size=1),
+        ttl_ms=st.sampled_from([60_000, LONG_MS]),
+    )
+    def report_presence(self, process: str, are_workers: bool, numbers: dict[str, int], ttl_ms: int) -> None:
+        """Never so briefly that the server forgets it, which goes by another clock than the test's."""
+        if are_workers:
+            numbers = dict.fromkeys(numbers, 1) if any(numbers.values()) else numbers
+            self._run(self._store.transitions.report_workers(process, numbers, ttl_ms))
+            self._model.report_workers(process, numbers, ttl_ms)
+        else:
+            self._run(self._store.transitions.report_waiters(process, numbers, ttl_ms))
+            self._model.report_waiters(process, numbers, ttl_ms)
+
+    @rule()
+    def read_queues(self) -> None:
+        assert self._run(self._store.queries.read_queues()) == self._model.read_queues()
+
+    @precondition(lambda self: self._model.queues)
+    @rule(kept_ms=st.sampled_from([0, 1_000, QUEUE_KEPT_MS]), batch=batches)
+    def sweep_queues(self, kept_ms: int, batch: int) -> None:
+        known = len(self._model.queues)
+        handled = self._send(scripts.SWEEP_QUEUES.command(naming.queues_key(), kept_ms, batch, repeatable=True))
+        assert handled == self._model.sweep_queues(kept_ms, batch)
+        self._seen[f"sweep queues: {min(handled, 2)}"] += 1
+        self._seen[f"queues forgotten: {known - len(self._model.queues)}"] += 1
+
     # Time
 
-    @rule(ms=st.sampled_from([1, 10, 1_000]))
+    @rule(ms=st.sampled_from([1, 10, 1_000, 1_000, 60_000, 600_000]))
     def time_passes(self, ms: int) -> None:
         self._move_to(self._model.now + ms)
 
@@ -364,6 +488,7 @@ class TaskMachine(RuleBasedStateMachine):
         assert stored.records == {uuid: task.record() for uuid, task in self._model.tasks.items()}
         assert stored.values == {uuid: task.values for uuid, task in self._model.tasks.items()}
         assert stored.indexes == _indexes(self._model)
+        assert stored.queues == _queues(self._model, stored.records)
         assert stored.strings == _strings(self._model)
         self._check_promises(stored.records)
         self._is_as_in_the_model = True
@@ -391,8 +516,25 @@ class TaskMachine(RuleBasedStateMachine):
             assert task is None
             return
         assert task is not None
-        assert (found.queue, found.seal, found.state) == (task.queue, task.new.seal, task.state)
-        assert found.document == task.document()
+        assert found == task.stored()
+
+    @rule(
+        queue=st.none() | queues,
+        state=st.sampled_from([None, None, "pending", "running", "failed", "expired"]),
+        limit=st.sampled_from([1, 2, 50]),
+    )
+    def list_tasks(self, queue: str | None, state: str | None, limit: int) -> None:
+        """All pages, each as long as it may be."""
+        expected = [StoredListItem(task.uuid, task.state, task.document()) for task in self._model.listed(queue, state)]
+        found: list[StoredListItem] = []
+        cursor, pages = None, 0
+        while pages == 0 or cursor is not None:
+            page = self._run(self._store.queries.list_tasks(queue=queue, state=state, cursor=cursor, limit=limit))
+            assert len(page.items) == min(limit, len(expected) - len(found))
+            found += page.items
+            cursor, pages = page.cursor, pages + 1
+        assert found == expected
+        self._seen[f"list: {min(pages, 2)}"] += 1
 
     @rule(uuids=st.lists(tasks, min_size=1, max_size=4))
     def find_ended(self, uuids: list[str]) -> None:
@@ -409,8 +551,19 @@ class TaskMachine(RuleBasedStateMachine):
         self._move_to(max([self._model.now, *(task.gone_at for task in self._model.tasks.values())]))
         self.sweep_retained(NO_LIMIT, NO_LIMIT, ALL_AT_ONCE)
         self.what_is_published_is_as_in_the_model()
-        assert self._store.remaining() == {CLOCK_KEY}
+        self._take_everybody_out()
+        self._move_to(self._model.now + QUEUE_KEPT_MS)
+        self.sweep_queues(QUEUE_KEPT_MS, ALL_AT_ONCE)
+        assert set(self._store.raw.keys("*")) <= {CLOCK_KEY, naming.sequence_key(), naming.retained_bytes_key()}
         assert self._store.retained_bytes() == 0
+
+    def _take_everybody_out(self) -> None:
+        """Whoever has not done so is dead, and the server's own clock sees to that."""
+        for kind, key_of in ((self._model.workers, naming.workers_key), (self._model.waiters, naming.waiters_key)):
+            for queue, presence in kind.items():
+                assert not presence.reports or self._store.raw.pttl(key_of(queue)) > 0
+                self._store.raw.delete(key_of(queue))
+            kind.clear()
 
     # Steps
 
@@ -421,10 +574,11 @@ class TaskMachine(RuleBasedStateMachine):
     def _send(self, command: Command) -> int:
         return int(self._run(_reply(self._store, command)))
 
-    def _compare(self, call: str, asked: Coroutine[Any, Any, object], expected: Callable[[], object]) -> None:
+    def _compare(self, call: str, asked: Coroutine[Any, Any, object], expected: Callable[[], object]) -> object:
         told = _told(lambda: self._run(asked))
         assert told == _told(expected)
         self._seen[f"{call}: {_in_a_word(told)}"] += 1
+        return told
 
     def _held(self) -> list[tuple[str, str]]:
         """The tasks that somebody works on, and their leases."""
@@ -447,6 +601,7 @@ class Stored:
         self.values: dict[str, dict[str, str]] = {}
         self.indexes: dict[str, list[tuple[str, int]]] = {}
         self.strings: dict[str, str] = {}
+        self.queues: dict[str, dict[str, int]] = {}
         large: dict[str, dict[str, str]] = {}
         dump: Any = store.raw.eval(DUMP, 0)
         for key, kind, content in dump:
@@ -456,9 +611,15 @@ class Stored:
                 self.strings[key] = content
             elif key.startswith(naming.task_prefix()):
                 self._take_record(key.removeprefix(naming.task_prefix()), dict(_pairs(content)))
+            elif key.startswith(naming.queue_prefix()):
+                self._take_queue(key.removeprefix(naming.queue_prefix()), dict(_pairs(content)))
             else:
                 large[key.removeprefix(naming.values_prefix())] = dict(_pairs(content))
         assert large.keys() <= self.records.keys()
+        for uuid, record in self.records.items():
+            if record.get("retry_of") == "":
+                record["retry_of"] = large[uuid].pop("retry_of")
+                assert len(record["retry_of"]) > MOST_INLINE_BYTES
         # A short value has the last word: it may follow a long one.
         self.values = {uuid: {**large.get(uuid, {}), **short} for uuid, short in self.values.items()}
 
@@ -467,6 +628,10 @@ class Stored:
         self.values[uuid] = {name: text for name, text in fields.items() if name in VALUES}
         self.records[uuid] = {name: text for name, text in fields.items() if name not in VALUES}
         assert all(len(text.encode()) <= MOST_INLINE_BYTES for text in fields.values())
+
+    def _take_queue(self, queue: str, fields: dict[str, str]) -> None:
+        """A number that is 0 may be there or not."""
+        self.queues[queue] = {name: int(text) for name, text in fields.items() if text != "0"}
 
 
 def _indexes(model: Model) -> dict[str, list[tuple[str, int]]]:
@@ -478,11 +643,35 @@ def _indexes(model: Model) -> dict[str, list[tuple[str, int]]]:
         naming.expiring_key(): {task.uuid: task.expires for task in tasks if task.is_open},
         naming.retained_key(): {task.uuid: task.gone_at for task in tasks if not task.is_open},
         naming.ended_key(): {task.uuid: task.finished for task in tasks if not task.is_open},
+        naming.created_key(): {task.uuid: task.seq for task in tasks},
+        naming.queues_key(): {queue: known.noted for queue, known in model.queues.items()},
+        **{naming.workers_key(queue): _scores(there) for queue, there in model.workers.items()},
+        **{naming.waiters_key(queue): _scores(there) for queue, there in model.waiters.items()},
     }
     for task in tasks:
         if task.is_claimable:
             wanted.setdefault(naming.pending_key(task.queue), {})[task.uuid] = task.place
     return {key: scores for key, members in wanted.items() if (scores := _by_score(members))}
+
+
+def _scores(there: Presence) -> dict[str, int | None]:
+    return {process: until * PRESENCE_STEP + number for process, (until, number) in there.reports.items()}
+
+
+def _queues(model: Model, records: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
+    """Exactly the known queues, each with what a recount of the records gives."""
+    found = {queue: Counter(seen=known.seen) for queue, known in model.queues.items()}
+    for record in records.values():
+        what = _counted_as(record)
+        if what:
+            found[record["queue"]][what] += 1
+    return {queue: dict(numbers) for queue, numbers in found.items()}
+
+
+def _counted_as(record: dict[str, str]) -> str | None:
+    if record["state"] == "running":
+        return "running" if "lease" in record else "deferred"
+    return "delayed" if "due" in record else None
 
 
 def _by_score(members: dict[str, int | None]) -> list[tuple[str, int]]:
@@ -529,6 +718,8 @@ def _in_a_word(told: object) -> str:
     match told:
         case Created():
             return "new" if told.is_new else "attached"
+        case StoredTask():
+            return "task"
         case Changed():
             return "changed" if told.changed else "repeated"
         case (_, _, state, _):

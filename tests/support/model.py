@@ -7,20 +7,25 @@ of that name gives, or raises what it raises; what should be published meanwhile
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from broker.errors import (
     IdempotencyMismatchError,
     LeaseLostError,
+    QueueFullError,
     StoreUnavailableError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
 )
-from broker.requests import Completion, NewTask
+from broker.requests import Completion, NewTask, Retry
+from broker.store.queries import QueueNumbers, StoredTask
 from broker.store.transitions import Changed, Claimed, ClaimWish, Created
 from broker.task import TaskState
 
@@ -30,9 +35,12 @@ Score = int
 EXHAUSTED: Final = (
     '{"code":"attempts-exhausted","message":"The last attempt lost its lease: its worker died or stalled."'
 )
+DROPPED: Final = '{"code":"queue-full","message":"The queue was full, and this was the oldest of its lowest priority."}'
 LONGEST_MESSAGE: Final = 1_024
 RECORD_BYTES: Final = 1_000
 PRIORITY_STEP: Final = 2**48
+MOST_DROPS: Final = 10
+NOTE_EVERY_MS: Final = 600_000
 OUTCOME_VALUES: Final = ("result", "error", "progress")
 
 
@@ -43,6 +51,7 @@ class ModelTask:
     new: NewTask
     seq: int
     created: int
+    origin: str | None = None
     state: TaskState = TaskState.PENDING
     attempt: int = 0
     values: dict[str, str] = field(default_factory=dict)
@@ -79,8 +88,17 @@ class ModelTask:
         return not self.state.is_terminal
 
     @property
+    def is_pending(self) -> bool:
+        """Claimable, now or later."""
+        return self.state is TaskState.PENDING
+
+    @property
     def is_claimable(self) -> bool:
-        return self.state is TaskState.PENDING and self.due is None
+        return self.is_pending and self.due is None
+
+    @property
+    def is_to_retry(self) -> bool:
+        return self.state in (TaskState.FAILED, TaskState.EXPIRED)
 
     @property
     def place(self) -> Score:
@@ -101,11 +119,14 @@ class ModelTask:
             f'"uuid":"{self.uuid}","queue":"{self.queue}","state":"{self.state}"{values},"attempt":{self.attempt}'
             f',"created_at":"{rfc3339(self.created)}"'
             + "".join(f',"{name}":"{rfc3339(at)}"' for name, at in times.items() if at is not None)
-            + (f',"retry_of":"{self.new.retry_of}"' if self.new.retry_of else "")
+            + (f',"retry_of":"{self.origin}"' if self.origin else "")
         )
 
     def document(self) -> bytes:
         return f"{{{self.members(self.outcome_members())}}}".encode()
+
+    def stored(self) -> StoredTask:
+        return StoredTask(self.uuid, self.queue, self.new.seal, self.state, self.document())
 
     def bell(self) -> Message:
         text = f'{{"uuid":"{self.uuid}","queue":"{self.queue}","attempt":{self.attempt}}}'
@@ -134,7 +155,7 @@ class ModelTask:
             "size": len(self.new.payload),
             "max_attempts": self.max_attempts,
             "idempotency": self.idempotency,
-            "retry_of": self.new.retry_of,
+            "retry_of": self.origin,
             "due": self.due,
             "started": self.started,
             "lease": self.lease,
@@ -145,8 +166,35 @@ class ModelTask:
         return {name: str(value) for name, value in fields.items() if value is not None}
 
 
+@dataclass
+class Presence:
+    """Processes that are there for a queue: until which second each counts, and the number that it reported."""
+
+    reports: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def report(self, process: str, number: int, now: int, ttl_ms: int) -> None:
+        self.reports = {name: (until, most) for name, (until, most) in self.reports.items() if until >= now // 1_000}
+        self.reports.pop(process, None)
+        if number:
+            self.reports[process] = (-(-(now + ttl_ms) // 1_000), number)
+
+    def numbers(self, now: int) -> list[int]:
+        return [number for until, number in self.reports.values() if until >= now // 1_000]
+
+
+@dataclass
+class ModelQueue:
+    """What is known of a queue beside its tasks: when it was noted as used, and when it was last looked at for that."""
+
+    seen: int
+    noted: int
+
+
 class Model:
-    """The store: tasks, the idempotency keys that stand for them, a counter, and a clock that the test moves."""
+    """The store: tasks, the idempotency keys that stand for them, a counter, and a clock that the test moves.
+
+    Queues are known from their first use until a sweep finds them unused; presence is kept apart from that.
+    """
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -154,6 +202,9 @@ class Model:
         self.is_full = False
         self.tasks: dict[str, ModelTask] = {}
         self.idempotency: dict[str, str] = {}
+        self.queues: dict[str, ModelQueue] = {}
+        self.workers: dict[str, Presence] = {}
+        self.waiters: dict[str, Presence] = {}
         self.messages: list[Message] = []
         self.has_ended_any = False
 
@@ -170,7 +221,42 @@ class Model:
         known = self.tasks.get(new.uuid)
         if known is not None:
             return self._attach(known, new)
-        return self._create(new)
+        self._admit(new.queue, new.priority, new.most_pending, new.drops_oldest)
+        return _created(self._create(new), is_new=True)
+
+    def retry_ended(self, retry: Retry) -> StoredTask:
+        if self.is_full:
+            raise StoreUnavailableError("full")
+        bound = self.tasks.get(self.idempotency.get(retry.idempotency or "", ""))
+        if bound is not None:
+            return bound.stored()
+        old = self._known(retry.uuid)
+        if not self._has_ended(old):
+            raise TaskConflictError
+        if not old.is_to_retry:
+            raise TaskAlreadyFinalError(old.uuid, old.state, old.document())
+        self._admit(old.queue, old.new.priority, retry.most_pending, retry.drops_oldest)
+        return self._create(_new_of(old, retry), origin=old.uuid).stored()
+
+    def _admit(self, queue: str, priority: int, most: int, drops_oldest: bool) -> None:
+        """Makes room where that is wanted; a lowered limit is reached over several creates."""
+        self._note(queue)
+        excess = len(self.pending(queue)) + 1 - most
+        if excess <= 0:
+            return
+        dropped = 0
+        while drops_oldest and dropped < min(excess, MOST_DROPS) and self._drop_oldest(queue, priority):
+            dropped += 1
+        if not dropped:
+            raise QueueFullError("full")
+
+    def _drop_oldest(self, queue: str, priority: int) -> bool:
+        oldest = min(self.claimable(queue), key=lambda task: (task.new.priority, task.seq), default=None)
+        if oldest is None or oldest.new.priority > priority:
+            return False
+        if not self._expire_if_over(oldest):
+            self._settle(oldest, TaskState.FAILED, "", DROPPED, tells_worker=False)
+        return True
 
     def _attach(self, task: ModelTask, new: NewTask) -> Created:
         if not task.is_request(new):
@@ -181,15 +267,15 @@ class Model:
             self._bind(task, new.idempotency)
         return _created(task, is_new=False)
 
-    def _create(self, new: NewTask) -> Created:
+    def _create(self, new: NewTask, origin: str | None = None) -> ModelTask:
         self.sequence += 1
-        task = self.tasks[new.uuid] = ModelTask(new, self.sequence, self.now, max_attempts=new.max_attempts)
+        task = self.tasks[new.uuid] = ModelTask(new, self.sequence, self.now, origin, max_attempts=new.max_attempts)
         if new.payload:
             task.values["payload"] = new.payload.decode()
         if new.idempotency is not None:
             self._bind(task, new.idempotency)
         self._enqueue(task, new.delay_ms)
-        return _created(task, is_new=True)
+        return task
 
     def _bind(self, task: ModelTask, idempotency: str) -> None:
         task.idempotency = idempotency
@@ -264,6 +350,25 @@ class Model:
         task = self._held(uuid, lease)
         task.lease = task.lease_end = task.worker = None
 
+    # Presence
+
+    def report_workers(self, worker: str, numbers: dict[str, int], ttl_ms: int) -> None:
+        self._report(self.workers, worker, numbers, ttl_ms)
+
+    def report_waiters(self, process: str, numbers: dict[str, int], ttl_ms: int) -> None:
+        self._report(self.waiters, process, numbers, ttl_ms)
+
+    def _report(self, there: dict[str, Presence], process: str, numbers: dict[str, int], ttl_ms: int) -> None:
+        for queue, number in numbers.items():
+            there.setdefault(queue, Presence()).report(process, number, self.now, ttl_ms)
+            if number:
+                self._note(queue)
+
+    def _note(self, queue: str) -> None:
+        known = self.queues.get(queue)
+        if known is None or self.now - known.seen >= NOTE_EVERY_MS:
+            self.queues[queue] = ModelQueue(seen=self.now, noted=self.now)
+
     # Sweeps
 
     def sweep_delayed(self, batch: int) -> int:
@@ -305,6 +410,17 @@ class Model:
             handled += 1
         return handled
 
+    def sweep_queues(self, kept_ms: int, batch: int) -> int:
+        quiet = sorted(
+            (known.noted, queue) for queue, known in self.queues.items() if known.noted <= self.now - kept_ms
+        )
+        for _, queue in quiet[:batch]:
+            if self.is_in_use(queue):
+                self.queues[queue].noted = self.now
+            else:
+                del self.queues[queue]
+        return len(quiet[:batch])
+
     def _due(self, moments: dict[str, int | None], batch: int) -> list[ModelTask]:
         """The tasks whose moment has come, earliest first."""
         come = sorted((at, uuid) for uuid, at in moments.items() if at is not None and at <= self.now)
@@ -312,10 +428,48 @@ class Model:
 
     # What there is
 
+    def pending(self, queue: str) -> list[ModelTask]:
+        return [task for task in self.tasks.values() if task.queue == queue and task.is_pending]
+
     def claimable(self, queue: str) -> list[ModelTask]:
         """In the order in which they are claimed."""
-        found = [task for task in self.tasks.values() if task.queue == queue and task.is_claimable]
-        return sorted(found, key=lambda task: task.place)
+        return sorted((task for task in self.pending(queue) if task.is_claimable), key=lambda task: task.place)
+
+    def listed(self, queue: str | None, state: str | None) -> list[ModelTask]:
+        """Newest created first."""
+        found = [task for task in self.tasks.values() if queue in (None, task.queue) and state in (None, task.state)]
+        return sorted(found, key=lambda task: -task.seq)
+
+    def to_retry(self) -> list[ModelTask]:
+        return [task for task in self.tasks.values() if task.is_to_retry]
+
+    def is_in_use(self, queue: str) -> bool:
+        """By an open task, or by a process that has not taken itself out, dead or alive."""
+        there = [kind[queue] for kind in (self.workers, self.waiters) if queue in kind]
+        is_open = any(task.is_open for task in self.tasks.values() if task.queue == queue)
+        return is_open or any(presence.reports for presence in there)
+
+    def read_queues(self) -> list[QueueNumbers]:
+        return [self._numbers(queue) for queue in sorted(self.queues)]
+
+    def _numbers(self, queue: str) -> QueueNumbers:
+        claimable = self.claimable(queue)
+        oldest = min(claimable, key=lambda task: task.seq, default=None)
+        running = Counter(
+            task.lease is not None
+            for task in self.tasks.values()
+            if task.queue == queue and task.state is TaskState.RUNNING
+        )
+        return QueueNumbers(
+            queue=queue,
+            pending=len(claimable),
+            running=running[True],
+            deferred=running[False],
+            delayed=len(self.pending(queue)) - len(claimable),
+            oldest_pending_age=None if oldest is None else (self.now - oldest.created) / 1_000,
+            workers=len(self.workers.get(queue, Presence()).numbers(self.now)),
+            waiters=sum(self.waiters.get(queue, Presence()).numbers(self.now)),
+        )
 
     def ended(self) -> list[ModelTask]:
         """In the order in which they ended."""
@@ -400,6 +554,18 @@ def _created(task: ModelTask, *, is_new: bool) -> Created:
         created_ms=task.created,
         expires_ms=task.expires,
         document=task.document(),
+    )
+
+
+def _new_of(old: ModelTask, retry: Retry) -> NewTask:
+    """All that the old one asked for, and at once."""
+    return msgspec.structs.replace(
+        old.new,
+        uuid=retry.new_uuid,
+        seal=retry.seal,
+        idempotency=retry.idempotency,
+        max_attempts=old.max_attempts,
+        delay_ms=0,
     )
 
 
