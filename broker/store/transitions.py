@@ -90,12 +90,12 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         new.delay_ms,
         new.expires_ms,
         new.retention_ms,
-        "" if new.max_attempts is None else new.max_attempts,
         new.seal,
-        new.idempotency or "",
-        _flag(wants_document),
         new.most_pending,
         _flag(new.drops_oldest),
+        "" if new.max_attempts is None else new.max_attempts,
+        new.idempotency or "",
+        _flag(wants_document),
         # A second run attaches to what the first one made.
         repeatable=True,
     )

@@ -19,7 +19,7 @@ if record.lease ~= ARGV[2] then
 end
 local lease_end = integer(now_ms() + ARGV[3])
 redis.call('ZADD', LEASES, lease_end, uuid)
-if ARGV[4] ~= '' then
+if (ARGV[4] or '') ~= '' then
   replace_value(uuid, 'progress', ARGV[4])
 end
 return { EXTENDED, lease_end }

@@ -8,7 +8,7 @@
 --           compares outcomes: Lua would change numbers), {LEASE_LOST} or {NOT_FOUND}
 --
 -- @include clock record settle
-local uuid, result, error_text, lease = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+local uuid, result, error_text, lease = ARGV[1], ARGV[3] or '', ARGV[4] or '', ARGV[5] or ''
 local record = read_record(uuid)
 if not record then
   return { NOT_FOUND }

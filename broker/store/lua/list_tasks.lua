@@ -7,7 +7,8 @@
 -- returns   {place to go on below or false at the end, records looked at, then uuid, state, task JSON for each}
 --
 -- @include record task_json
-local most, most_looks, most_bytes, queue, state = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local most, most_looks, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local queue, state = ARGV[5] or '', ARGV[6] or ''
 local wanted = (queue == '' and state == '') and math.min(most, most_looks) or most_looks
 local below = ARGV[1] == '+inf' and ARGV[1] or '(' .. ARGV[1]
 local places = redis.call('ZREVRANGEBYSCORE', KEYS[1], below, '-inf', 'WITHSCORES', 'LIMIT', 0, wanted)

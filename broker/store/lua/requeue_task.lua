@@ -8,7 +8,7 @@
 --           failed, {FINAL, state, task JSON} when somebody else ended it, {LEASE_LOST} or {NOT_FOUND}
 --
 -- @include clock record settle requeue
-local uuid, failed, delay, error_text = ARGV[1], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5]
+local uuid, failed, delay, error_text = ARGV[1], ARGV[3] == '1', tonumber(ARGV[4]), ARGV[5] or ''
 local record = read_record(uuid)
 if not record then
   return { NOT_FOUND }

@@ -23,10 +23,10 @@ local function leave_open_indexes(uuid, record)
 end
 
 local function announce_outcome(uuid, record, values)
-  local head = '{"seal":"' .. record.seal .. '",'
-  local message = #values < MESSAGE_MAX_BYTES and head .. task_members(uuid, record, values) .. '}'
+  local opening = '{"seal":"' .. record.seal .. '",'
+  local message = #values < MESSAGE_MAX_BYTES and render_task(opening, uuid, record, values)
   if not message or #message > MESSAGE_MAX_BYTES then
-    message = head .. task_members(uuid, record, ',"omitted":true') .. '}'
+    message = render_task(opening, uuid, record, ',"omitted":true')
   end
   redis.call('PUBLISH', record.queue .. RESPONSE .. uuid, message)
 end

@@ -2,19 +2,19 @@
 -- The only renderer of a task as JSON. Values are finished JSON text and are put in as they are; no other part can
 -- hold a character that JSON would escape.
 --
--- task_members(uuid, record, values): the members of the object without its braces. `values` are finished members
--- with a leading comma, as `value_members` makes them.
-local function task_members(uuid, record, values)
+-- render_task(opening, uuid, record, values): the object. `opening` is its brace and whatever comes before its own
+-- members; `values` are finished members with a leading comma, as `value_members` makes them.
+local function render_task(opening, uuid, record, values)
   local started, finished, retry_of = record.started, record.finished, record.retry_of
   if retry_of == '' then
     retry_of = redis.call('HGET', VALUES .. uuid, 'retry_of')
   end
-  return '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
+  return opening .. '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
     .. ',"attempt":' .. record.attempt .. ',"created_at":"' .. rfc3339(record.created)
     .. (started and '","started_at":"' .. rfc3339(started) or '')
     .. (finished and '","finished_at":"' .. rfc3339(finished) or '')
     .. '","expires_at":"' .. rfc3339(record.expires)
-    .. (retry_of and '","retry_of":"' .. retry_of .. '"' or '"')
+    .. (retry_of and '","retry_of":"' .. retry_of .. '"}' or '"}')
 end
 
 -- value_members(result, error, progress): each JSON text, or nil or false when there is none.
@@ -27,5 +27,5 @@ end
 local function task_json(uuid, record)
   local values = value_members(read_value(uuid, record, 'result'), read_value(uuid, record, 'error'),
     read_value(uuid, record, 'progress'))
-  return '{' .. task_members(uuid, record, values) .. '}'
+  return render_task('{', uuid, record, values)
 end
