@@ -7,7 +7,7 @@ import asyncio
 from broker.errors import BrokerError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
-from broker.store.link import Reply
+from broker.store.commands import Reply
 from broker.store.transitions import Created, create_command, read_created
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from broker import naming
 from broker.errors import StoreError, StoreUnavailableError
-from broker.store.link import Command, Link, Push, pack
+from broker.store.commands import Command, Push, pack
+from broker.store.link import Link
 from broker.store.topology import Topology
 
 

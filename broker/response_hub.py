@@ -24,7 +24,8 @@ from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
 from broker.store import scripts
-from broker.store.link import Command, Link, Push, Receiver, pack
+from broker.store.commands import Command, Push, Receiver, pack
+from broker.store.link import Link
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
 from broker.task import TaskState

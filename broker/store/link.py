@@ -13,21 +13,18 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 import hiredis
-import msgspec
 
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.measures import COMMAND_BOUNDS_S, Histogram
+from broker.store.commands import Argument, Awaited, Call, Command, Push, Receiver, Reply
+from broker.store.connection import Connection
 from broker.store.topology import Topology
 
 log = logging.getLogger("broker.store")
-
-Argument = str | bytes | int | float
-Reply = Any
-Push = list[Any]
 
 COMMAND_DEADLINE_S: Final = 4.0
 """How long a caller waits for any command, reconnects included."""
@@ -52,146 +49,6 @@ OLDEST_SERVER: Final = {"redis": (7, 0), "valkey": (7, 2)}
 _UNAVAILABLE: Final = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")
 # Errors after which this connection is of no more use.
 _LEAVE: Final = ("LOADING", "READONLY", "MASTERDOWN")
-
-_NOT_YET: Final = object()
-
-
-def pack(arguments: Sequence[Argument]) -> bytes:
-    """A command as RESP bytes."""
-    # hiredis declares a tuple of exactly one argument, where it takes any number.
-    packed: bytes = hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]
-    return packed
-
-
-class Command(msgspec.Struct, frozen=True):
-    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
-
-    arguments: tuple[Argument, ...]
-    repeatable: bool = False
-    if_unknown: Callable[[], tuple[Argument, ...]] | None = None
-
-
-class Receiver(Protocol):
-    """Takes the reply to a command without being awaited: a held call is woken by its outcome only."""
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the command need not be sent any more."""
-
-    def succeed(self, reply: Reply) -> None:
-        """The reply has come."""
-
-    def fail(self, error: Exception) -> None:
-        """It will not come: StoreUnavailableError or StoreError."""
-
-
-class _Awaited:
-    """The receiver of a command that somebody awaits."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, future: asyncio.Future[Reply]) -> None:
-        self.future = future
-
-    @property
-    def is_abandoned(self) -> bool:
-        return self.future.cancelled()
-
-    def succeed(self, reply: Reply) -> None:
-        if not self.future.done():
-            self.future.set_result(reply)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class _Call:
-    """A command on its way."""
-
-    __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
-
-    def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
-        self.command = command
-        self.packed = pack(command.arguments)
-        self.receiver = receiver
-        self.deadline = deadline
-        self.was_written = False
-
-
-class _Connection(asyncio.Protocol):
-    """One socket: bytes in, replies to the oldest call, pushes to their listener."""
-
-    def __init__(self, on_reply: Callable[[_Call, Reply], None], on_push: Callable[[Push], None]) -> None:
-        self.outstanding: deque[_Call] = deque()
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.last_heard = 0.0
-        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
-        self._on_reply = on_reply
-        self._on_push = on_push
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._oldest_since = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-        self.last_heard = self._loop.time()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing can be written any more; uvloop raises where asyncio would ignore it."""
-        return self._transport is None or self._transport.is_closing()
-
-    def write(self, data: bytes, calls: list[_Call]) -> None:
-        if not self.outstanding:
-            self._oldest_since = self._loop.time()
-        self.outstanding.extend(calls)
-        if self._transport is None or self._transport.is_closing():
-            # Its loss will be told in a moment; what never left may go by the next connection.
-            return
-        for call in calls:
-            call.was_written = True
-        self._transport.write(data)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def owes_since(self) -> float | None:
-        """Since when the oldest outstanding reply, or any byte after it, is awaited."""
-        return max(self._oldest_since, self.last_heard) if self.outstanding else None
-
-    def data_received(self, data: bytes) -> None:
-        self.last_heard = self._loop.time()
-        reader = self._reader
-        reader.feed(data)
-        try:
-            while (reply := reader.gets()) is not _NOT_YET:
-                self._dispatch(reply)
-        except hiredis.ProtocolError:
-            log.exception("The server sent something that is not RESP3; the connection is opened anew.")
-            self.abort()
-
-    def _dispatch(self, reply: Reply) -> None:
-        if isinstance(reply, hiredis.PushNotification):
-            self._on_push(reply)
-        elif isinstance(reply, hiredis.ReplyError) and _denies_channel(reply):
-            # The error of a SUBSCRIBE, which otherwise answers by pushes: no call is waiting for it.
-            log.error("The server refused a subscription (%s): `broker doctor` names the missing permission.", reply)
-            self.abort()
-        elif self.outstanding:
-            self._on_reply(self.outstanding.popleft(), reply)
-        elif isinstance(reply, hiredis.ReplyError):
-            # Said before anything was asked: that it has no place for another client, for instance.
-            log.warning("The server ends the connection: %s.", reply)
-            self.abort()
-        else:
-            log.error("The server answered a command that nobody sent; the connection is opened anew.")
-            self.abort()
 
 
 class Link:
@@ -226,8 +83,8 @@ class Link:
         self._on_connected = on_connected
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
-        self._connection: _Connection | None = None
-        self._waiting: deque[_Call] = deque()
+        self._connection: Connection | None = None
+        self._waiting: deque[Call] = deque()
         self._flush_is_due = False
         self._is_closed = False
         self._connected = asyncio.Event()
@@ -292,7 +149,7 @@ class Link:
         server's own error).
         """
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self.hand(command, _Awaited(future))
+        self.hand(command, Awaited(future))
         return future
 
     def hand(self, command: Command, receiver: Receiver) -> None:
@@ -303,7 +160,7 @@ class Link:
         if self.outstanding >= MOST_OUTSTANDING:
             self._fail(receiver, StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
             return
-        self._waiting.append(_Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
+        self._waiting.append(Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
         if len(self._waiting) >= BATCH:
             self._flush()
         else:
@@ -335,7 +192,7 @@ class Link:
 
     # Replies
 
-    def _take_reply(self, call: _Call, reply: Reply) -> None:
+    def _take_reply(self, call: Call, reply: Reply) -> None:
         self._replies += 1
         if self._replies % MEASURED_ONE_IN == 0 and self._connection is not None:
             # Both times were taken anyway: when it was handed over, and when these bytes came.
@@ -345,7 +202,7 @@ class Link:
         else:
             call.receiver.succeed(reply)
 
-    def _take_error(self, call: _Call, text: str) -> None:
+    def _take_error(self, call: Call, text: str) -> None:
         word = text.partition(" ")[0]
         if word == "NOSCRIPT" and call.command.if_unknown is not None:
             self._send_whole(call, call.command.if_unknown())
@@ -356,8 +213,8 @@ class Link:
         else:
             call.receiver.fail(StoreError(f"Redis refused a command: {text}"))
 
-    def _send_whole(self, call: _Call, arguments: tuple[Argument, ...]) -> None:
-        again = _Call(Command(arguments, repeatable=call.command.repeatable), call.receiver, call.deadline)
+    def _send_whole(self, call: Call, arguments: tuple[Argument, ...]) -> None:
+        again = Call(Command(arguments, repeatable=call.command.repeatable), call.receiver, call.deadline)
         self._waiting.append(again)
         self.flush_soon()
 
@@ -389,8 +246,8 @@ class Link:
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
             backoff = min(backoff * 2, BACKOFF_MOST_S)
 
-    async def _connect(self) -> _Connection:
-        connection = _Connection(self._take_reply, self._on_push)
+    async def _connect(self) -> Connection:
+        connection = Connection(self._take_reply, self._on_push)
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await self._topology.open(lambda: connection)
@@ -405,12 +262,12 @@ class Link:
         self._flush()
         return connection
 
-    async def _greet(self, connection: _Connection) -> None:
+    async def _greet(self, connection: Connection) -> None:
         greeting = self._topology.greeting(self._name)
         loads = [("SCRIPT", "LOAD", source) for source in self._scripts]
-        replies = [_Awaited(self._loop.create_future()) for _ in [*greeting, *loads]]
+        replies = [Awaited(self._loop.create_future()) for _ in [*greeting, *loads]]
         calls = [
-            _Call(Command(arguments), reply, self._loop.time() + CONNECT_DEADLINE_S)
+            Call(Command(arguments), reply, self._loop.time() + CONNECT_DEADLINE_S)
             for arguments, reply in zip([*greeting, *loads], replies, strict=True)
         ]
         connection.write(b"".join(call.packed for call in calls), calls)
@@ -431,14 +288,14 @@ class Link:
             raise _unusable(self._topology, str(error)) from None
         _check_server(self._topology, hello)
 
-    def _lose(self, connection: _Connection | None) -> None:
+    def _lose(self, connection: Connection | None) -> None:
         if connection is None:
             return
         connection.abort()
         self._connection = None
         self._connected.clear()
         self._on_lost()
-        again = deque[_Call]()
+        again = deque[Call]()
         for call in connection.outstanding:
             if call.command.repeatable or not call.was_written:
                 again.append(call)
@@ -455,7 +312,7 @@ class Link:
             self._check_alive(self._connection, now)
         self._watcher = self._loop.call_later(WATCH_EVERY_S, self._watch)
 
-    def _check_alive(self, connection: _Connection, now: float) -> None:
+    def _check_alive(self, connection: Connection, now: float) -> None:
         owes_since = connection.owes_since()
         if owes_since is not None and now - owes_since > REPLY_DEADLINE_S:
             self.drop(f"no reply for {REPLY_DEADLINE_S:g} s")
@@ -466,7 +323,7 @@ class Link:
         self.commands_unavailable += 1
         receiver.fail(error)
 
-    def _unavailable(self, call: _Call | None = None) -> StoreUnavailableError:
+    def _unavailable(self, call: Call | None = None) -> StoreUnavailableError:
         may_have_run = call is not None and call.was_written
         return StoreUnavailableError(
             f"Redis at {self._topology.address} does not answer ({self._last_reason}).", may_have_run=may_have_run
@@ -476,11 +333,6 @@ class Link:
 def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _denies_channel(error: Exception) -> bool:
-    text = str(error)
-    return text.startswith("NOPERM") and "channel" in text
 
 
 def _unusable(topology: Topology, reason: str) -> ConfigurationError:

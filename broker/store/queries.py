@@ -11,7 +11,8 @@ from broker import naming
 from broker.errors import TaskNotFoundError
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.link import Command, Link
+from broker.store.commands import Command
+from broker.store.link import Link
 from broker.task import TaskState
 
 LOOKS_PER_SCRIPT: Final = 500

@@ -15,7 +15,7 @@ from typing import Final
 
 from broker import naming
 from broker.store.codes import Code
-from broker.store.link import Command
+from broker.store.commands import Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 

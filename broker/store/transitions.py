@@ -20,7 +20,8 @@ from broker.randomness import new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.link import Command, Link, Reply
+from broker.store.commands import Command, Reply
+from broker.store.link import Link
 from broker.store.queries import StoredTask
 from broker.task import TaskState
 

@@ -32,7 +32,7 @@ from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.randomness import new_secret
 from broker.requests import DEFAULT_MOST_PENDING, Completion, NewTask, Retry
 from broker.store import scripts
-from broker.store.link import Command
+from broker.store.commands import Command
 from broker.store.queries import StoredListItem, StoredTask
 from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created
 from broker.task import TaskState

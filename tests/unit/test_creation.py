@@ -13,7 +13,7 @@ from broker.deferred import DeferredResult
 from broker.errors import IdempotencyMismatchError, StoreUnavailableError, TaskConflictError
 from broker.response_hub import Channel, Waiter
 from broker.store.codes import Code
-from broker.store.link import Command, Receiver
+from broker.store.commands import Command, Receiver
 from broker.task import TaskState
 from tests.support.store import new_task
 

@@ -12,7 +12,8 @@ from broker_services.api.access import access_of
 from broker_services.api.app import build_app
 from broker_services.api.calls import Api
 from broker_services.api.descriptors import fit_waiters
-from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer, bounded_protocol
+from broker_services.api.protocol import HeadBounds, bounded_protocol
+from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 
 
@@ -60,10 +61,8 @@ def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         host=host,
         port=port,
-        http=bounded_protocol(
-            max_header_bytes=settings.max_header_bytes,
-            head_timeout_s=settings.body_timeout_s,
-            on_refused=api.measures.refused,
+        http=bounded_protocol(  # type: ignore[arg-type]  # whatever makes one does
+            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused)
         ),
         ws="none",
         lifespan="off",

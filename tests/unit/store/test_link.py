@@ -16,7 +16,8 @@ import redis
 from broker.errors import BrokerError, ConfigurationError, StoreError, StoreUnavailableError
 from broker.store import link as link_module
 from broker.store import scripts
-from broker.store.link import Command, Link
+from broker.store.commands import Command
+from broker.store.link import Link
 from broker.store.topology import Topology
 from tests.support.fake_server import OK, Answer, fake_server, hello, polite
 from tests.support.proxy import Proxy

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigurationError
-from broker.store.link import Command, Link
+from broker.store.commands import Command
+from broker.store.link import Link
 from broker.store.topology import Topology
 from tests.support.server import OwnServer
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from broker_services.api.server import bounded_protocol
+from broker_services.api.protocol import HeadBounds, bounded_protocol
 from tests.support.store import until
 
 HEAD_TIMEOUT_S = 0.3
@@ -29,9 +29,7 @@ class Listener:
         self.refused: list[str] = []
         self.protocols: list[Any] = []
         self.address = ("", 0)
-        protocol = bounded_protocol(
-            max_header_bytes=1_024, head_timeout_s=HEAD_TIMEOUT_S, on_refused=self.refused.append
-        )
+        protocol = bounded_protocol(HeadBounds(1_024, HEAD_TIMEOUT_S, self.refused.append))
         config = uvicorn.Config(app, timeout_keep_alive=KEEP_ALIVE_S, log_config=None)  # type: ignore[arg-type]
         state = ServerState()
 

@@ -1,0 +1,80 @@
+"""What is sent to Redis, and who takes the reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import hiredis
+import msgspec
+
+Argument = str | bytes | int | float
+Reply = Any
+Push = list[Any]
+
+
+def pack(arguments: Sequence[Argument]) -> bytes:
+    """A command as RESP bytes."""
+    # hiredis declares a tuple of exactly one argument, where it takes any number.
+    packed: bytes = hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]
+    return packed
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
+
+    arguments: tuple[Argument, ...]
+    repeatable: bool = False
+    if_unknown: Callable[[], tuple[Argument, ...]] | None = None
+
+
+class Receiver(Protocol):
+    """Takes the reply to a command without being awaited: a held call is woken by its outcome only."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the command need not be sent any more."""
+
+    def succeed(self, reply: Reply) -> None:
+        """The reply has come."""
+
+    def fail(self, error: Exception) -> None:
+        """It will not come: StoreUnavailableError or StoreError."""
+
+
+class Awaited:
+    """The receiver of a command that somebody awaits."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Reply]) -> None:
+        self.future = future
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whoever awaited it has left."""
+        return self.future.cancelled()
+
+    def succeed(self, reply: Reply) -> None:
+        """Wakes whoever awaits it."""
+        if not self.future.done():
+            self.future.set_result(reply)
+
+    def fail(self, error: Exception) -> None:
+        """Wakes whoever awaits it with an error."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Call:
+    """A command on its way."""
+
+    __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
+
+    def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
+        self.command = command
+        self.packed = pack(command.arguments)
+        self.receiver = receiver
+        self.deadline = deadline
+        self.was_written = False

@@ -1,0 +1,185 @@
+"""uvicorn's HTTP protocol with bounds on request heads: on their bytes, where its own takes megabytes, and on their
+time, where its own waits for ever. It also notices that a caller has left who sent more requests behind a held one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from broker_services.api.corked import CorkedTransport
+from broker_services.api.messages import Language
+from broker_services.api.problems import HttpError, problem_answer
+
+MOST_PIPELINED: Final = 32
+"""Requests read on one connection behind one that is held; more stay unread until it is answered."""
+
+
+class HeadersTooLargeError(Exception):
+    """Raised inside the HTTP parser, which then stops."""
+
+
+class HeadBounds(NamedTuple):
+    """What a request head may take.
+
+    `most_bytes`: request line and headers together; more is answered 431 and the connection closed. `timeout_s`:
+    seconds within which a head that has begun must be complete, else 408 and the same. `on_refused`: told the code.
+    """
+
+    most_bytes: int
+    timeout_s: float
+    on_refused: Callable[[str], None] = lambda _code: None
+
+
+def bounded_protocol(bounds: HeadBounds) -> Callable[..., BoundedProtocol]:
+    """What uvicorn calls for each connection."""
+    return partial(BoundedProtocol, bounds=bounds)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, bounds: HeadBounds, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bounds = bounds
+        # Bytes received since the present head began, its body's beginning included.
+        self._received = 0
+        self._chunk = 0
+        self._is_too_large = False
+        self._is_in_head = False
+        self._is_in_message = False
+        self._too_slow: asyncio.TimerHandle | None = None
+        self._behind: Sequence[RequestResponseCycle] = ()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Opens the connection, which must say something within the keep-alive time."""
+        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+        self._expect_next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells every request on the connection, where uvicorn tells only the one that came last."""
+        self._stop_clock()
+        for cycle in self._behind:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses, and refuses a head that is too long before it has an end."""
+        self._chunk = len(data)
+        self._received += self._chunk
+        super().data_received(data)
+        if self._is_in_head and self._received > self._bounds.most_bytes and not self.transport.is_closing():
+            self._refuse(_too_large(self._bounds.most_bytes))
+        self._watch_time()
+
+    # Of the parser
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._received = self._chunk
+        self._is_in_head = self._is_in_message = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; what comes behind a chunked body is nobody's, and not kept."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete: what came with it may have been its body, so only a long one is counted exactly."""
+        if self._received > self._bounds.most_bytes and self._head_bytes() > self._bounds.most_bytes:
+            self._is_too_large = True
+            raise HeadersTooLargeError
+        self._is_in_head = False
+        previous = self.cycle
+        super().on_headers_complete()
+        if self.pipeline:
+            self._read_on(previous)
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        self._is_in_message = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser has stopped: at what is not HTTP, or at a head that is too long."""
+        if self._is_too_large:
+            self._refuse(_too_large(self._bounds.most_bytes))
+        else:
+            super().send_400_response(msg)
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _read_on(self, previous: RequestResponseCycle) -> None:
+        """uvicorn stops reading at a pipelined request, and would not notice that the caller of a held one left."""
+        self._behind = [cycle for cycle in (*self._behind, previous) if not cycle.response_complete]
+        if len(self.pipeline) <= MOST_PIPELINED:
+            self.flow.resume_reading()
+
+    # Time
+
+    def _is_answered(self) -> bool:
+        """Whether nothing is owed to the caller."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch_time(self) -> None:
+        """A head that has begun, or what follows of a body whose call is answered, must come to its end."""
+        if self._is_in_head or (self._is_in_message and self._is_answered()):
+            if self._too_slow is None:
+                self._too_slow = self.loop.call_later(self._bounds.timeout_s, self._give_up)
+            return
+        self._stop_clock()
+        if not self._is_in_message and self._is_answered():
+            self._expect_next()
+
+    def _expect_next(self) -> None:
+        """Nothing is on its way: closed unless something comes within the keep-alive time."""
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _give_up(self) -> None:
+        self._too_slow = None
+        if self.transport.is_closing():
+            return
+        if not self._is_answered():
+            # A call before this head is still held: its answer goes out first, and then the connection closes.
+            self.cycle.keep_alive = False
+        elif self._is_in_head:
+            self._refuse(_head_too_slow(self._bounds.timeout_s))
+        else:
+            self.transport.close()
+
+    def _stop_clock(self) -> None:
+        if self._too_slow is not None:
+            self._too_slow.cancel()
+            self._too_slow = None
+
+    def _refuse(self, error: HttpError) -> None:
+        self._bounds.on_refused(error.code)
+        if self._is_answered():
+            self.transport.write(_last_words(error))
+        self.transport.close()
+
+
+def _too_large(limit: int) -> HttpError:
+    return HttpError("headers-too-large", f"Request line and headers have more than {limit} bytes; send less.")
+
+
+def _head_too_slow(timeout_s: float) -> HttpError:
+    return HttpError("request-timeout", f"Request line and headers did not arrive within {timeout_s:g} s; send again.")
+
+
+def _last_words(error: HttpError) -> bytes:
+    """An answer to a head that was never read to its end, after which the connection closes."""
+    answer = problem_answer(error, path="", language=Language.ENGLISH)
+    headers = [*answer.asgi_headers(), (b"connection", b"close")]
+    head = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"%s%s\r\n%s" % (STATUS_LINE[answer.status], head, answer.body)
