@@ -17,7 +17,7 @@ from tests.bench import load, processes
 
 WARM_UP_S: Final = 2
 QUARTER: Final = 0.25
-"""What issue 2 asks of the rate, against bare uvicorn's."""
+"""The least ratio of the rates that counts as passed."""
 
 
 def measure(rounds: int, seconds: int, connections: int) -> Mapping[str, Any]:

@@ -381,7 +381,7 @@ async def test_a_plain_handler_sees_its_cancellation_within_a_second(
 
 
 async def test_a_forged_message_stops_no_handler(redis_url: str, store: Store, worker: Worker, crowd: Crowd) -> None:
-    """CONTRACT section 2: a forged message never runs a task twice; stopping it here leads to just that."""
+    """A forged message never runs a task twice; stopping it here would lead to just that."""
     worker.handler("q")(crowd.handle)
     await store.create()
     async with running(worker, redis_url, lease_s=0.3):

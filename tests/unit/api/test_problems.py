@@ -19,7 +19,7 @@ from broker_services.api.messages import Language
 from broker_services.api.operations import OPERATIONS, Operation
 from broker_services.api.problems import PROBLEMS, HttpError, problem_answer
 
-CONTRACT = {
+STATUS_CODES = {
     400: {"malformed-json"},
     401: {"unauthorized"},
     403: {"forbidden"},
@@ -38,7 +38,7 @@ CONTRACT = {
 
 @pytest.mark.parametrize("code", sorted(PROBLEMS.keys() - {"internal-error"}))
 def test_every_code_is_one_of_the_contract_with_its_status(code: str) -> None:
-    assert code in CONTRACT[PROBLEMS[code].status]
+    assert code in STATUS_CODES[PROBLEMS[code].status]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
