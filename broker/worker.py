@@ -241,6 +241,7 @@ class _WorkerProcess:
 
     async def drain(self) -> None:
         """Claims no more and lets finish what fits."""
+        log.info("Draining: no more claims; %d tasks run.", self._executor.running)
         await self._stop_claiming()
         try:
             async with asyncio.timeout(self._settings.drain_s):

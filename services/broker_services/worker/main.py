@@ -61,11 +61,24 @@ async def _serve(
 
 async def _work(worker: Worker, settings: Settings, concurrency: int | None) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     log.info("Working on %s.", ", ".join(worker.handlers))
     await worker.run(settings, stop=stop, concurrency=concurrency)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """The first signal drains; a second one ends the process at once, and leaves its tasks to the sweep."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def take_first() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, take_first)
 
 
 def _load(target: str) -> Worker:
