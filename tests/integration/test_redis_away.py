@@ -17,7 +17,7 @@ import redis
 from broker import naming
 from broker.store.embedded import EmbeddedServer, free_port
 from tests.integration.conftest import OwnDeployment
-from tests.support.processes import wait_until
+from tests.support.processes import freeze, wait_until
 from tests.support.proxy import Proxy
 from tests.support.store import Ear
 from tests.support.swift_http import Answer, SwiftHttp
@@ -168,7 +168,7 @@ async def test_killed_connections_start_nothing_twice(own: OwnDeployment, tmp_pa
 
 @contextmanager
 def standing_still(server: EmbeddedServer) -> Iterator[None]:
-    server.process.send_signal(signal.SIGSTOP)
+    freeze(server.process, server.pid)
     try:
         yield
     finally:

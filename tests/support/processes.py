@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from broker.child_process import ChildProcess
 
 DEADLINE_S: Final = 20.0
 POLL_S: Final = 0.01
@@ -32,6 +35,12 @@ def wait_until_gone(*pids: int) -> None:
     """Waits until none of them runs."""
     for pid in pids:
         wait_until(lambda pid=pid: not is_running(pid), f"process {pid} is gone")  # type: ignore[misc]
+
+
+def freeze(process: ChildProcess, pid: int) -> None:
+    """Stops a process until it gets SIGCONT; returns once it stands still, since its guard passes signals on."""
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: _state(pid) == "T", f"process {pid} stands still")
 
 
 def _state(pid: int) -> str:

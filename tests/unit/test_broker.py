@@ -30,6 +30,7 @@ from broker.errors import (
 from broker.requests import CreateRequest, NewTask, new_task
 from broker.store.queries import StoredTask
 from broker.task import Task, TaskFailure, TaskState
+from tests.support.processes import freeze
 from tests.support.proxy import Proxy
 from tests.support.server import OwnServer
 from tests.support.store import until
@@ -359,7 +360,7 @@ async def test_a_frozen_server_is_told_in_bounded_time_and_found_again(
     broker = await open_broker(server.url)
     holding = held(broker, request(broker), 60)
     await until(lambda: broker.hub.actual == 1, "the create is held")
-    server.process.send_signal(signal.SIGSTOP)
+    freeze(server.process, server.pid)
     try:
         started = time.monotonic()
         calls = [broker.query("t"), broker.create(), broker.change("t"), broker.create_and_hold(request(broker), 60)]

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from broker.request_bell import RequestBell
 from broker.settings import Settings
 from broker.task import DEFERRED, Task
 from broker.worker import Worker
+from tests.support.processes import freeze
 from tests.support.proxy import Proxy
 from tests.support.server import OwnServer
 from tests.support.store import Store, cancelled, open_store, succeeded, until
@@ -535,10 +537,10 @@ def frozen(own_server: OwnServer) -> Iterator[tuple[str, Callable[[], None], Cal
     """A server's URL, and how to freeze it and thaw it."""
     server = own_server()
 
-    def send(number: signal.Signals) -> Callable[[], None]:
-        return lambda: server.process.send_signal(number)
+    def thaw() -> None:
+        server.process.send_signal(signal.SIGCONT)
 
-    yield server.url, send(signal.SIGSTOP), send(signal.SIGCONT)
+    yield server.url, partial(freeze, server.process, server.pid), thaw
     server.process.send_signal(signal.SIGCONT)
 
 
