@@ -1,7 +1,7 @@
 """Routes outcomes to the waits of this process: one subscription connection, one exact channel per waited task.
 
-A waiter registers first; its SUBSCRIBE leaves in the same write as the command that reads or creates the task, and one
-connection answers in order, so nothing fits in between. A message only ever ends a wait when it carries the task's
+A waiter registers first; its SUBSCRIBE leaves before the command that creates the task, on the same connection, which
+answers in order, so nothing fits in between. A message only ever ends a wait when it carries the task's
 seal; any other message is a reason to read the store. After a reconnect everything is subscribed again, confirmed, and
 only then read again.
 """
