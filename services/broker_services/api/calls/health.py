@@ -18,7 +18,7 @@ async def readyz(api: Api, _request: HttpRequest) -> Answer:
     """GET /readyz: outcomes reach this instance now."""
     if api.is_draining:
         raise HttpError("draining", "This instance ends.")
-    if not api.broker.hub.is_delivering:
+    if not api.broker.subscriptions.is_delivering:
         raise StoreUnavailableError("Messages from Redis do not arrive at this instance now.")
     return json_answer({"status": "ready"})
 

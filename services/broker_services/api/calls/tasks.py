@@ -39,7 +39,7 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     asked = await read(request, _create_decoder, CreateRequest)
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
-    task = await held(api, request, wait, api.broker.create_and_hold(new, wait))
+    task = await held(api, request, wait, api.broker.holding.create(new, wait))
     api.measures.told("createTask", task.queue, task.state)
     return _created_answer(api, request, task, applied)
 
@@ -60,7 +60,7 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     """GET /queryTaskState."""
     asked = request.read_query(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
-    task = await held(api, request, wait, api.broker.hold(asked.uuid, wait))
+    task = await held(api, request, wait, api.broker.holding.query(asked.uuid, wait))
     api.measures.told("queryTaskState", task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     etag = etag_of(body)
