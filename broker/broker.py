@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.deadlines import MOST_S
+from broker.events import EventStream, EventStreams
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
@@ -20,6 +24,7 @@ from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    EventsRequest,
     ListRequest,
     RetryRequest,
     completion,
@@ -30,12 +35,14 @@ from broker.requests import (
 from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
+from broker.store.event_log import EventLog
 from broker.store.link import Link
 from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
 from broker.store.topology import Topology
 from broker.store.transitions import Changed, Transitions
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
+from broker.task_event import EventKind, TaskEvent
 
 
 class TaskPage(msgspec.Struct, frozen=True):
@@ -80,13 +87,16 @@ class Broker:
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
-        self.transitions = Transitions(self._link)
+        self.transitions = Transitions(self._link, events_kept=self.settings.events_kept)
         self.queries = Queries(self._link)
         self.subscriptions = Subscriptions(
             topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASK.source,)
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
+        self.event_streams = EventStreams(
+            self.subscriptions, self.hub, EventLog(self._link), max_waiters=self.settings.max_waiters
+        )
         await self._link.open()
         try:
             await self.subscriptions.open()
@@ -94,6 +104,7 @@ class Broker:
             await self._link.close()
             raise
         self.hub.start()
+        self.event_streams.start()
         self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
         self._background.keep(self._presence.report_forever, "presence")
         if self._sweeps:
@@ -105,6 +116,7 @@ class Broker:
         self.hub.end_all()
         await self._background.cancel()
         await self._presence.leave()
+        await self.event_streams.close()
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
@@ -238,6 +250,35 @@ class Broker:
         fields = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}
         page = await self.list_stored(convert(fields, ListRequest))
         return TaskPage([task_from_json(item.document, self) for item in page.items], page.cursor)
+
+    async def events(self, uuid: str, *, after: str | None = None) -> AsyncIterator[TaskEvent]:
+        """Follows a task: the values of its progress as they come, then its end, which is the last.
+
+        Close it (`contextlib.aclosing`) when leaving early. It also ends, without a last event, when this broker is
+        closed.
+
+        Args:
+            uuid: The task.
+            after: The `id` of the event to go on behind; from the first that is kept when not given. Should what
+                follows it not be kept any more, a `reset` comes first, with the task as it is.
+
+        Raises:
+            TaskNotFoundError: There is no record of the task.
+            TooManyWaitersError: No more calls are held here.
+            InvalidRequestError, StoreUnavailableError
+        """
+        stream = await self.event_streams.open(convert({"uuid": uuid}, EventsRequest).uuid, after)
+        if stream is not None:
+            with closing(stream):
+                async for found in self._told(stream):
+                    yield found
+
+    async def _told(self, stream: EventStream) -> AsyncIterator[TaskEvent]:
+        while not stream.is_over:
+            for found in await stream.next(MOST_S):
+                is_value = found.kind is EventKind.PROGRESS
+                data = orjson.loads(found.data) if is_value else task_from_json(found.data, self)
+                yield TaskEvent(id=found.id, kind=found.kind, data=data, raw=found.data)
 
     async def queues(self) -> Sequence[QueueNumbers]:
         """What each known queue holds, and who is there for it."""

@@ -199,7 +199,7 @@ class _WorkerProcess:
             name=f"broker-worker-{self._name}",
             scripts=tuple(script.source for script in scripts.ALL),
         )
-        self._transitions = Transitions(self._link)
+        self._transitions = Transitions(self._link, events_kept=settings.events_kept)
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)
         self._executor = Executor(self._transitions, settings, measures)

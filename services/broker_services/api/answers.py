@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from broker_services.api.asgi import Send
+
 Header = tuple[bytes, bytes]
 
 JSON: Final = b"application/json"
@@ -43,9 +45,14 @@ class Answer:
             headers = [*COMMON_HEADERS, *self.headers]
         else:
             headers = [VARY, (b"cache-control", b"no-cache"), (b"etag", self.etag), *self.headers]
-        if self.status != 304:
+        if self.status not in (204, 304):
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
+
+    async def write(self, send: Send) -> None:
+        """Sends it by ASGI."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.asgi_headers()})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def json_answer(document: Any, status: int = 200) -> Answer:

@@ -48,7 +48,7 @@ class Dispatcher:
         self._measures.answered(operation.name, answer.status, perf_counter() - started, was_held=request.is_held)
         if answer.problem is not None:
             self._measures.problems[answer.problem] += 1
-        await write(answer, send)
+        await answer.write(send)
 
     async def _answer(self, operation: Operation, request: HttpRequest) -> Answer:
         try:
@@ -101,9 +101,3 @@ def _refuse_unmeant(request: HttpRequest) -> None:
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")
     if (request.header(b"sec-fetch-site") or "").strip().lower() == "cross-site":
         raise HttpError("forbidden", "A page of another site may not change tasks by GET; use POST.")
-
-
-async def write(answer: Answer, send: Send) -> None:
-    """Sends an answer by ASGI."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.asgi_headers()})
-    await send({"type": "http.response.body", "body": answer.body})

@@ -79,6 +79,7 @@ def test_the_flags(name: str) -> None:
     expected = {
         **dict.fromkeys(("create_task", "retry_task"), "#!lua"),
         **dict.fromkeys(("read_task", "find_ended", "list_tasks", "read_queues"), "#!lua flags=no-writes"),
+        **dict.fromkeys(("read_events", "find_events"), "#!lua flags=no-writes"),
     }
     assert text_of(name).splitlines()[0] == expected.get(name, "#!lua flags=allow-oom")
 

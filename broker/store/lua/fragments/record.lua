@@ -2,8 +2,8 @@
 --
 -- Fields: queue, state, attempt, priority, seq (age), created, expires, retention (ms), seal, fingerprint (of the
 -- payload), size (payload bytes); while they apply: max_attempts, idempotency (digest), due, started, lease, worker,
--- finished, kept (bytes counted at the end), retry_of ("" when it is as
--- long as a value that is stored apart); and values, as `values.lua` has them:
+-- finished, kept (bytes counted at the end), events (how many there were), event_bytes (that are kept), reports (the
+-- last ones), retry_of ("" when it is as long as a value that is stored apart); and values, as `values.lua` has them:
 -- payload, result, error, progress, last_error.
 local function read_record(uuid)
   local flat = redis.call('HGETALL', TASK .. uuid)

@@ -34,7 +34,7 @@ end
 local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
-  local kept = RECORD_BYTES + record.size + #values
+  local kept = RECORD_BYTES + record.size + #values + (record.event_bytes or 0)
   local fields = { 'state', state, 'finished', integer(now), 'kept', integer(kept) }
   if result then add_value(fields, uuid, 'result', result) end
   if error_text then add_value(fields, uuid, 'error', error_text) end
