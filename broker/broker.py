@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from broker import values
 from broker.background import Background
-from broker.creation import Creation
-from broker.deadlines import MOST_S
-from broker.errors import BrokerError, StoreUnavailableError, TooManyWaitersError
+from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
 from broker.recovery import Recovery
@@ -25,26 +21,21 @@ from broker.requests import (
     ChangeRequest,
     CreateRequest,
     ListRequest,
-    NewTask,
     RetryRequest,
     completion,
     convert,
     new_task,
     retry,
 )
-from broker.response_hub import ResponseHub, Waiter
+from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
 from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
 from broker.store.topology import Topology
-from broker.store.transitions import Changed, Created, Transitions
+from broker.store.transitions import Changed, Transitions
+from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
-
-LAST_LOOK_S: Final = 0.5
-"""How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
-
-T = TypeVar("T")
 
 
 class TaskPage(msgspec.Struct, frozen=True):
@@ -91,13 +82,18 @@ class Broker:
         self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
         self.transitions = Transitions(self._link)
         self.queries = Queries(self._link)
-        self.hub = ResponseHub(topology, name=self.name, queries=self.queries)
+        self.subscriptions = Subscriptions(
+            topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASK.source,)
+        )
+        self.hub = ResponseHub(self.subscriptions, self.queries)
+        self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
         await self._link.open()
         try:
-            await self.hub.open()
+            await self.subscriptions.open()
         except BaseException:
             await self._link.close()
             raise
+        self.hub.start()
         self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
         self._background.keep(self._presence.report_forever, "presence")
         if self._sweeps:
@@ -109,13 +105,15 @@ class Broker:
         self.hub.end_all()
         await self._background.cancel()
         await self._presence.leave()
+        await self.holding.close()
         await self.hub.close()
+        await self.subscriptions.close()
         await self._link.close()
 
     @property
     def links(self) -> Mapping[str, Link]:
         """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
-        return {"commands": self._link, "subscriptions": self.hub.link}
+        return {"commands": self._link, "subscriptions": self.subscriptions.link}
 
     # For programs: values are Python objects
 
@@ -249,7 +247,7 @@ class Broker:
 
     async def wait(self, task: Task, timeout: float) -> Task:
         """See `Task.wait`."""
-        held = await self.hold(task.uuid, timeout)
+        held = await self.holding.query(task.uuid, timeout)
         if not held.state.is_terminal:
             raise TimeoutError(f"Task {task.uuid} is still {held.state} after {timeout:g} s; it goes on.")
         return task_from_json(held.document, self)
@@ -279,121 +277,5 @@ class Broker:
             queue=request.queue, state=request.state, cursor=request.cursor, limit=request.limit
         )
 
-    async def create_and_hold(self, new: NewTask, wait_s: float) -> StoredTask:
-        """Creates a task, or attaches, and holds until it has ended or the wait is over.
-
-        Raises:
-            TaskConflictError, IdempotencyMismatchError, QueueFullError
-            TooManyWaitersError: Nothing was created.
-            StoreUnavailableError: The creation was never confirmed.
-        """
-        if wait_s <= 0:
-            created = await self.transitions.create(new)
-            return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
-        self._refuse_beyond_limit()
-        ends = self._end_of(wait_s)
-        creation = Creation(self.hub, new, wait_s)
-        try:
-            settled = await creation.waiter.deferred.wait()
-            if settled is not None:
-                return settled
-            created = await self._by(ends, creation.created())
-            if created.uuid == new.uuid:
-                return await self._read_last(_last_known(created, new.queue))
-        finally:
-            self.hub.leave(creation.waiter)
-        # The idempotency key stands for a task whose channel was unknown until now.
-        return await self._hold(created.uuid, ends)
-
-    async def hold(self, uuid: str, wait_s: float) -> StoredTask:
-        """Reads a task and, while it is open, holds until it has ended or the wait is over.
-
-        Raises:
-            TaskNotFoundError: At once, whatever the wait.
-            TooManyWaitersError: The task is open, and no more waits are held here.
-            StoreUnavailableError
-        """
-        if wait_s <= 0:
-            return await self.queries.read(uuid)
-        return await self._hold(uuid, self._end_of(wait_s))
-
-    def _refuse_beyond_limit(self) -> None:
-        if self.hub.held >= self.settings.max_waiters:
-            raise TooManyWaitersError(
-                f"{self.hub.held} calls are held here, and no more: ask another instance, or without a wait."
-            )
-
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)
-
-    async def _hold(self, uuid: str, ends: float) -> StoredTask:
-        task = await self._by(ends, self.queries.read(uuid))
-        if task.state.is_terminal:
-            return task
-        self._refuse_beyond_limit()
-        waiter = self.hub.join(task.queue, uuid, task.seal, ends - self._now())
-        try:
-            waiter.confirm(task.seal)
-            # Beside the wait, which ends when it must, whatever Redis does.
-            self._background.spawn(self._read_subscribed(waiter), "read behind a subscription")
-            return await waiter.deferred.wait() or await self._read_last(task)
-        finally:
-            self.hub.leave(waiter)
-
-    async def _read_subscribed(self, waiter: Waiter) -> None:
-        """The channel was unknown before the first read: subscribed, acknowledged, and read again.
-
-        In an outage the wait goes on with what is known: after a reconnect the hub looks at every waited task.
-        """
-        try:
-            await self.hub.confirm()
-            task = await self.queries.read(waiter.channel.uuid)
-        except StoreUnavailableError:
-            return
-        except BrokerError as error:
-            waiter.deferred.set_error(error)
-            return
-        if task.state.is_terminal:
-            waiter.deferred.set_result(task)
-
-    async def _read_last(self, last_known: StoredTask) -> StoredTask:
-        """Whoever says "not yet" has looked once more: a message may have been lost."""
-        try:
-            return await self._by(self._now(), self.queries.read(last_known.uuid))
-        except StoreUnavailableError:
-            if last_known.state.is_terminal:
-                # It has ended, but how is stored where nobody can look now.
-                raise
-            return last_known
-
-    def _end_of(self, wait_s: float) -> float:
-        # uvloop has no timer that never ends.
-        return self._now() + min(wait_s, MOST_S)
-
-    def _now(self) -> float:
-        return self.hub.deadlines.loop.time()
-
-    async def _by(self, ends: float, asked: Awaitable[T]) -> T:
-        """What the store says, unless the wait is over long before it does."""
-        try:
-            async with asyncio.timeout_at(ends + LAST_LOOK_S):
-                return await asked
-        except TimeoutError:
-            raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
-
-
-def _last_known(created: Created, queue: str) -> StoredTask:
-    """What is certain of a task that was confirmed but never read; only told when the store is away."""
-    document = {
-        "uuid": created.uuid,
-        "queue": queue,
-        "state": created.state,
-        "attempt": created.attempt,
-        "created_at": _rfc3339(created.created_ms),
-        "expires_at": _rfc3339(created.expires_ms),
-    }
-    return StoredTask(created.uuid, queue, created.seal, created.state, msgspec.json.encode(document))
-
-
-def _rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

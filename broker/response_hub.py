@@ -1,4 +1,4 @@
-"""Routes outcomes to the waits of this process: one subscription connection, one exact channel per waited task.
+"""Routes outcomes to the waits of this process: one exact channel per waited task.
 
 A waiter registers first; its SUBSCRIBE leaves before the command that creates the task, on the same connection, which
 answers in order, so nothing fits in between. A message only ever ends a wait when it carries the task's
@@ -9,10 +9,9 @@ only then read again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -23,25 +22,16 @@ from broker.background import Background
 from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
-from broker.store import scripts
-from broker.store.commands import Command, Push, Receiver, pack
-from broker.store.link import Link
+from broker.store.commands import Command, Receiver
 from broker.store.queries import Queries, StoredTask
-from broker.store.topology import Topology
+from broker.subscriptions import Subscriptions
 from broker.task import TaskState
 
 log = logging.getLogger("broker.hub")
 
-SUBSCRIBE_BATCH: Final = 512
-"""Names a SUBSCRIBE: as centrifuge does, far past where batching stops paying."""
-LEAVE_AFTER_S: Final = 1.0
-"""How long an unwaited channel stays subscribed, so that a caller who comes back costs nothing."""
-LEAVE_CHECK_S: Final = 0.25
 REREAD_EVERY_S: Final = 12.0
 """How often waits older than this are checked against the store, should a message have been lost."""
 READ_BATCH: Final = 500
-PROBE_EVERY_S: Final = 5.0
-PROBE_DEADLINE_S: Final = 3.0
 
 
 class Waiter:
@@ -64,9 +54,21 @@ class Waiter:
 class Channel:
     """One waited task: its subscription and its waiters."""
 
-    __slots__ = ("has_ended", "idle_since", "is_being_read", "name", "queue", "read_again", "since", "uuid", "waiters")
+    __slots__ = (
+        "_hub",
+        "has_ended",
+        "idle_since",
+        "is_being_read",
+        "name",
+        "queue",
+        "read_again",
+        "since",
+        "uuid",
+        "waiters",
+    )
 
-    def __init__(self, queue: str, uuid: str, since: float) -> None:
+    def __init__(self, hub: ResponseHub, queue: str, uuid: str, since: float) -> None:
+        self._hub = hub
         self.queue = queue
         self.uuid = uuid
         self.name = naming.response_channel(queue, uuid).encode()
@@ -76,6 +78,16 @@ class Channel:
         self.has_ended = False
         self.is_being_read = False
         self.read_again = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self.waiters)
+
+    def take(self, message: bytes) -> None:
+        """A message on the task's response channel: only its seal makes it more than a hint."""
+        if self.waiters:
+            self._hub.take(self, message)
 
 
 class _Message(msgspec.Struct):
@@ -95,53 +107,21 @@ class ResponseHub:
     """All waits of one process.
 
     Args:
-        topology: Where the subscription connection goes.
-        name: This process, for CLIENT LIST and its probe channel.
-        queries: Reads of the store, on another connection: large replies have no place on this one.
+        subscriptions: Where its channels are heard.
+        queries: Reads of the store, on another connection: large replies have no place on that one.
     """
 
-    def __init__(self, topology: Topology, *, name: str, queries: Queries) -> None:
+    def __init__(self, subscriptions: Subscriptions, queries: Queries) -> None:
+        self.subscriptions = subscriptions
         self._queries = queries
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop)
-        self._probe = naming.probe_channel(name).encode()
-        self._channels: dict[bytes, Channel] = {}
-        self._actual: set[bytes] = set()
-        self._to_join: list[bytes] = []
-        self._to_leave: list[bytes] = []
-        self._leaving: set[bytes] = set()
-        self._idle: deque[tuple[float, Channel]] = deque()
-        self._leave_timer: asyncio.TimerHandle | None = None
         self._background = Background()
-        self._probe_heard = asyncio.Event()
-        self._probe_soon = asyncio.Event()
-        self._last_probe_heard: float | None = None
-        self._is_confirmed = False
         self._held = 0
         self._held_of: Counter[str] = Counter()
         self._is_ending = False
         self.rescued = 0
-        self._link = Link(
-            topology,
-            name=f"broker-hub-{name}",
-            scripts=(scripts.CREATE_TASK.source,),
-            prelude=self._subscriptions,
-            on_push=self._take_push,
-            on_connected=self._subscribe_anew,
-            on_lost=self._forget_subscriptions,
-        )
-
-    @property
-    def link(self) -> Link:
-        """The subscription connection, to be looked at."""
-        return self._link
-
-    @property
-    def is_delivering(self) -> bool:
-        """Whether a message published now would arrive: connected, subscribed, and the last probe came through."""
-        if not self._is_confirmed or self._last_probe_heard is None:
-            return False
-        return self._loop.time() - self._last_probe_heard < PROBE_EVERY_S + PROBE_DEADLINE_S
+        subscriptions.on_recovered(self._check_all)
 
     @property
     def held(self) -> int:
@@ -153,38 +133,13 @@ class ResponseHub:
         """The same by the queue of the task, as far as any are held."""
         return self._held_of
 
-    @property
-    def desired(self) -> int:
-        """Channels that somebody waits on, or did a moment ago."""
-        return len(self._channels)
-
-    @property
-    def actual(self) -> int:
-        """Channels that the server has confirmed."""
-        return len(self._actual)
-
-    @property
-    def leaked(self) -> int:
-        """Confirmed channels that nobody here wants and that are not being left: always zero."""
-        return len(self._actual.difference(self._channels, self._to_leave, self._leaving))
-
-    @property
-    def reconnects(self) -> int:
-        """How often the subscription connection had to be opened anew."""
-        return max(0, self._link.connections_made - 1)
-
-    async def open(self) -> None:
-        """Connects. Raises StoreUnavailableError or ConfigurationError."""
-        await self._link.open()
-        self._background.keep(self._probe_forever, "hub probe")
+    def start(self) -> None:
+        """Begins to look at old waits now and then."""
         self._background.keep(self._reread_forever, "hub re-read")
 
     async def close(self) -> None:
-        """Disconnects; held waits are the owner's to end first."""
-        if self._leave_timer is not None:
-            self._leave_timer.cancel()
+        """Ends what runs beside the waits; those that are held are the owner's to end first."""
         await self._background.cancel()
-        await self._link.close()
         self.deadlines.close()
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
@@ -196,12 +151,10 @@ class ResponseHub:
             seal: The task's seal, or what it will be if the caller's create makes it.
             timeout: Seconds until the wait ends by itself.
         """
-        name = naming.response_channel(queue, uuid).encode()
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = Channel(queue, uuid, self._loop.time())
-            self._to_join.append(name)
-            self._link.flush_soon()
+        channel = self.subscriptions.find(naming.response_channel(queue, uuid).encode())
+        if not isinstance(channel, Channel):
+            channel = Channel(self, queue, uuid, self._loop.time())
+            self.subscriptions.join(channel)
         waiter = Waiter(channel, DeferredResult(0 if self._is_ending else timeout, self.deadlines), seal)
         channel.waiters.add(waiter)
         self._held += 1
@@ -223,92 +176,32 @@ class ResponseHub:
             return
         if channel.has_ended:
             # Nobody who comes back will wait for this task: what it says is stored.
-            self._drop(channel)
+            self.subscriptions.leave(channel)
         else:
-            channel.idle_since = self._loop.time()
-            self._idle.append((channel.idle_since, channel))
-        self._leave_soon()
+            self.subscriptions.leave_soon(channel)
 
     def hand(self, command: Command, receiver: Receiver) -> None:
-        """Sends a command behind the subscriptions of this tick. Its reply must be small (see `link`)."""
-        self._link.hand(command, receiver)
+        """Sends a command behind the subscriptions of this tick. Its reply must be small."""
+        self.subscriptions.hand(command, receiver)
 
     async def confirm(self) -> None:
-        """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""
-        await self._link.send(Command(("PING",), repeatable=True))
+        """Returns once every wait registered so far is subscribed. Raises StoreUnavailableError."""
+        await self.subscriptions.confirm()
 
     def end_all(self) -> None:
         """Ends every held wait as if its time were over, and those that still come soon after they do."""
         self._is_ending = True
-        for channel in list(self._channels.values()):
+        for channel in self._channels():
             for waiter in list(channel.waiters):
                 waiter.deferred.expire()
 
-    # Subscriptions
-
-    def _subscriptions(self) -> bytes:
-        if not self._to_join and not self._to_leave:
-            return b""
-        leaving, joining = self._to_leave, self._to_join
-        self._to_leave, self._to_join = [], []
-        self._leaving.update(leaving)
-        return b"".join([*_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
-
-    def _subscribe_anew(self) -> None:
-        self._actual.clear()
-        self._to_leave = []
-        self._to_join = [self._probe, *self._channels]
-        self._background.spawn(self._recover(), "hub recovery")
-
-    def _forget_subscriptions(self) -> None:
-        self._actual.clear()
-        self._leaving.clear()
-        self._is_confirmed = False
-        self._last_probe_heard = None
-
-    def _drop(self, channel: Channel) -> None:
-        """Has the channel unsubscribed by the next write."""
-        if self._channels.get(channel.name) is channel:
-            del self._channels[channel.name]
-            self._to_leave.append(channel.name)
-
-    def _leave_soon(self) -> None:
-        if self._leave_timer is None:
-            self._leave_timer = self._loop.call_later(LEAVE_CHECK_S, self._leave_idle)
-
-    def _leave_idle(self) -> None:
-        self._leave_timer = None
-        now = self._loop.time()
-        while self._idle and now - self._idle[0][0] >= LEAVE_AFTER_S:
-            since, channel = self._idle.popleft()
-            if not channel.waiters and channel.idle_since == since:
-                self._drop(channel)
-        if self._to_leave:
-            self._link.flush_soon()
-        if self._idle:
-            self._leave_soon()
+    def _channels(self) -> list[Channel]:
+        return [topic for topic in self.subscriptions.topics if isinstance(topic, Channel)]
 
     # Messages
 
-    def _take_push(self, push: Push) -> None:
-        kind = push[0]
-        if kind == b"message":
-            self._take_message(push[1], push[2])
-        elif kind == b"subscribe":
-            if push[1] != self._probe:
-                self._actual.add(push[1])
-        elif kind == b"unsubscribe":
-            self._actual.discard(push[1])
-            self._leaving.discard(push[1])
-
-    def _take_message(self, name: bytes, data: bytes) -> None:
-        if name == self._probe:
-            self._last_probe_heard = self._loop.time()
-            self._probe_heard.set()
-            return
-        channel = self._channels.get(name)
-        if channel is None or not channel.waiters:
-            return
+    def take(self, channel: Channel, data: bytes) -> None:
+        """A message for a task that is waited for here."""
         message = _read_message(data)
         if message is not None and not message.omitted:
             self._settle_sealed(channel, message, data)
@@ -357,15 +250,8 @@ class ResponseHub:
                 if waiter.deferred.set_result(task) and is_rescue:
                     self.rescued += 1
 
-    async def _recover(self) -> None:
-        """After a (re)connect: subscriptions confirmed, and only then every waited task read again."""
-        try:
-            await self.confirm()
-            self._is_confirmed = True
-            self._probe_soon.set()
-            await self._check(list(self._channels.values()))
-        except (StoreUnavailableError, StoreError) as error:
-            log.warning("Waits could not be checked after a reconnect (%s); a later check will.", error)
+    async def _check_all(self) -> None:
+        await self._check(self._channels())
 
     async def _check(self, channels: Iterable[Channel]) -> None:
         """Finds the ended among waited tasks, cheaply, and reads only those."""
@@ -380,40 +266,9 @@ class ResponseHub:
             await asyncio.sleep(REREAD_EVERY_S * random.uniform(0.85, 1.15))  # noqa: S311
             oldest = self._loop.time() - REREAD_EVERY_S
             try:
-                await self._check([channel for channel in self._channels.values() if channel.since < oldest])
+                await self._check([channel for channel in self._channels() if channel.since < oldest])
             except (StoreUnavailableError, StoreError) as error:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
-
-    # Liveness
-
-    async def _probe_forever(self) -> None:
-        while True:
-            # A reconnect is probed at once: an instance that hears again should be ready again.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_EVERY_S):
-                    await self._probe_soon.wait()
-            self._probe_soon.clear()
-            if self._is_confirmed:
-                await self._probe_once()
-
-    async def _probe_once(self) -> None:
-        """Publishes by the normal path; a connection that answers PING but hears nothing of it is dropped."""
-        connection = self._link.connections_made
-        self._probe_heard.clear()
-        try:
-            await self._queries.publish(self._probe.decode(), "probe")
-            async with asyncio.timeout(PROBE_DEADLINE_S):
-                await self._probe_heard.wait()
-        except TimeoutError:
-            if connection == self._link.connections_made:
-                self._link.drop("a message published to it did not arrive")
-        except (StoreUnavailableError, StoreError):
-            # The probe never left, which says nothing about the subscription.
-            pass
-
-
-def _batches(command: str, names: list[bytes]) -> list[bytes]:
-    return [pack((command, *names[start : start + SUBSCRIBE_BATCH])) for start in range(0, len(names), SUBSCRIBE_BATCH)]
 
 
 def _read_message(data: bytes) -> _Message | None:

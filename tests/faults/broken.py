@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from broker.response_hub import ResponseHub
 from broker.store import scripts
+from broker.subscriptions import Subscriptions
 from broker_services.cli.main import main
 
 GAP_S: Final = 1.0
@@ -39,20 +39,20 @@ def settle_without_the_lease_check() -> None:
 def read_before_subscribing() -> None:
     """After a reconnect every waited task is read again, and only then subscribed."""
 
-    def subscribe_anew(hub: Any) -> None:
-        hub._actual.clear()
-        hub._to_leave, hub._to_join = [], []
-        hub._background.spawn(recover(hub), "hub recovery")
+    def subscribe_anew(subscriptions: Any) -> None:
+        subscriptions._actual.clear()
+        subscriptions._to_leave, subscriptions._to_join = [], []
+        subscriptions._background.spawn(recover(subscriptions), "recovery of subscriptions")
 
-    async def recover(hub: Any) -> None:
-        await hub._check(list(hub._channels.values()))
+    async def recover(subscriptions: Any) -> None:
+        for callback in subscriptions._on_recovered:
+            await callback()
         await asyncio.sleep(GAP_S)
-        hub._to_join = [hub._probe, *hub._channels]
-        await hub.confirm()
-        hub._is_confirmed = True
-        hub._probe_soon.set()
+        subscriptions._to_join = [*subscriptions._always, *subscriptions._topics]
+        await subscriptions.confirm()
+        subscriptions._probe.begin()
 
-    setattr(ResponseHub, "_subscribe_anew", subscribe_anew)  # noqa: B010 - mypy knows that it is a method
+    setattr(Subscriptions, "_subscribe_anew", subscribe_anew)  # noqa: B010 - mypy knows that it is a method
 
 
 VARIANTS: Final[dict[str, Callable[[], None]]] = {

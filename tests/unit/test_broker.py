@@ -65,7 +65,7 @@ def request(broker: Broker, uuid: str | None = "t", key: str | None = None, **fi
 
 
 def held(broker: Broker, new: NewTask, wait_s: float = 20) -> asyncio.Task[Any]:
-    return asyncio.create_task(broker.create_and_hold(new, wait_s))
+    return asyncio.create_task(broker.holding.create(new, wait_s))
 
 
 # The ordinary way
@@ -90,7 +90,7 @@ async def test_waiting_on_another_instance(redis_url: str, broker: Broker, open_
     other = await open_broker(redis_url)
     task = await broker.create(uuid="t")
     waiting = asyncio.create_task(task.wait(timeout=20))
-    await until(lambda: broker.hub.actual == 1, "the wait is subscribed")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the wait is subscribed")
     await other.change("t", result=[1.0])
     done = await waiting
     assert (done.state, done.result) == (TaskState.SUCCEEDED, [1.0])
@@ -115,7 +115,7 @@ async def test_waiting_for_no_time_is_a_look(broker: Broker) -> None:
 async def test_waiting_without_end(broker: Broker) -> None:
     task = await broker.create(uuid="t")
     waiting = asyncio.create_task(task.wait(timeout=float("inf")))
-    await until(lambda: broker.hub.actual == 1 or waiting.done(), "the wait is subscribed")
+    await until(lambda: broker.hub.subscriptions.actual == 1 or waiting.done(), "the wait is subscribed")
     await broker.change("t")
     assert (await waiting).state is TaskState.SUCCEEDED
 
@@ -149,7 +149,7 @@ async def test_the_first_outcome_stays(broker: Broker) -> None:
 
 
 async def test_unknown_tasks(broker: Broker) -> None:
-    for call in (broker.query("nope"), broker.change("nope"), broker.cancel("nope"), broker.hold("nope", 5)):
+    for call in (broker.query("nope"), broker.change("nope"), broker.cancel("nope"), broker.holding.query("nope", 5)):
         with pytest.raises(TaskNotFoundError, match="nope"):
             await call
 
@@ -221,7 +221,7 @@ async def test_an_idempotency_key_attaches(broker: Broker) -> None:
 async def test_a_held_create_ends_with_the_outcome(redis_url: str, broker: Broker, open_broker: OpenBroker) -> None:
     other = await open_broker(redis_url)
     holding = held(broker, request(broker))
-    await until(lambda: broker.hub.actual == 1, "the create is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the create is held")
     await other.change("t", result={"a": []})
     task = await holding
     assert task == await broker.queries.read("t")
@@ -229,7 +229,7 @@ async def test_a_held_create_ends_with_the_outcome(redis_url: str, broker: Broke
 
 
 async def test_a_held_create_whose_wait_is_over_tells_the_last_state(broker: Broker) -> None:
-    task = await broker.create_and_hold(request(broker), 0.01)
+    task = await broker.holding.create(request(broker), 0.01)
     assert task.state is TaskState.PENDING
     assert task.document == (await broker.queries.read("t")).document
     assert broker.hub.held == 0
@@ -241,7 +241,7 @@ async def test_the_second_look_comes_behind_the_subscription(broker: Broker, mon
     read, live = broker.queries.read, list[int]()
 
     async def noted(uuid: str) -> Any:
-        live.append(broker.hub.actual)
+        live.append(broker.hub.subscriptions.actual)
         return await read(uuid)
 
     monkeypatch.setattr(broker.queries, "read", noted)
@@ -251,31 +251,31 @@ async def test_the_second_look_comes_behind_the_subscription(broker: Broker, mon
 
 
 async def test_without_a_wait_nothing_is_held(broker: Broker) -> None:
-    task = await broker.create_and_hold(request(broker), 0)
+    task = await broker.holding.create(request(broker), 0)
     assert task == await broker.queries.read("t")
-    assert broker.hub.desired == 0
+    assert broker.hub.subscriptions.desired == 0
 
 
 async def test_a_held_create_of_an_ended_task_has_its_outcome_at_once(broker: Broker) -> None:
-    await broker.create_and_hold(request(broker), 0)
+    await broker.holding.create(request(broker), 0)
     await broker.change("t", result=1)
-    assert await broker.create_and_hold(request(broker), 20) == await broker.queries.read("t")
+    assert await broker.holding.create(request(broker), 20) == await broker.queries.read("t")
 
 
 async def test_many_held_creates_of_one_task(redis_url: str, broker: Broker, open_broker: OpenBroker) -> None:
     other = await open_broker(redis_url)
     holding = [held(instance, request(instance)) for instance in (broker, other) for _ in range(10)]
-    await until(lambda: broker.hub.actual == other.hub.actual == 1, "all are held")
+    await until(lambda: broker.hub.subscriptions.actual == other.hub.subscriptions.actual == 1, "all are held")
     await broker.change("t", result=1)
     assert {task.document for task in await asyncio.gather(*holding)} == {(await broker.queries.read("t")).document}
 
 
 async def test_a_held_create_by_a_key_waits_for_the_task_it_stands_for(broker: Broker) -> None:
     """Its own uuid, made for the call, names no task."""
-    first = await broker.create_and_hold(request(broker, None, "key"), 0)
+    first = await broker.holding.create(request(broker, None, "key"), 0)
     holding = held(broker, request(broker, None, "key"))
     channel = f"createbranch-response-{first.uuid}".encode()
-    await until(lambda: channel in broker.hub._actual, "the true channel is subscribed")
+    await until(lambda: channel in broker.hub.subscriptions._actual, "the true channel is subscribed")
     await broker.change(first.uuid, result=1)
     task = await holding
     assert (task.uuid, task.state) == (first.uuid, TaskState.SUCCEEDED)
@@ -283,24 +283,24 @@ async def test_a_held_create_by_a_key_waits_for_the_task_it_stands_for(broker: B
 
 
 async def test_a_held_create_by_a_key_of_an_ended_task(broker: Broker) -> None:
-    first = await broker.create_and_hold(request(broker, None, "key"), 0)
+    first = await broker.holding.create(request(broker, None, "key"), 0)
     await broker.change(first.uuid)
-    assert (await broker.create_and_hold(request(broker, None, "key"), 20)).state is TaskState.SUCCEEDED
+    assert (await broker.holding.create(request(broker, None, "key"), 20)).state is TaskState.SUCCEEDED
 
 
 async def test_a_held_create_that_conflicts(broker: Broker) -> None:
-    await broker.create_and_hold(request(broker), 0)
+    await broker.holding.create(request(broker), 0)
     with pytest.raises(TaskConflictError):
-        await broker.create_and_hold(request(broker, payload=msgspec.Raw(b"1")), 20)
-    await broker.create_and_hold(request(broker, "new", "key"), 0)
+        await broker.holding.create(request(broker, payload=msgspec.Raw(b"1")), 20)
+    await broker.holding.create(request(broker, "new", "key"), 0)
     with pytest.raises(IdempotencyMismatchError):
-        await broker.create_and_hold(request(broker, "t", "key"), 20)
+        await broker.holding.create(request(broker, "t", "key"), 20)
     assert broker.hub.held == 0
 
 
 async def test_a_caller_that_goes_away_leaves_the_task(broker: Broker) -> None:
     holding = held(broker, request(broker))
-    await until(lambda: broker.hub.actual == 1, "the create is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the create is held")
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
@@ -324,7 +324,7 @@ async def test_closing_ends_held_calls_with_the_last_state(redis_url: str, monke
         holding = held(closing_broker, request(closing_broker))
         task = await closing_broker.create(uuid="other")
         waiting = asyncio.create_task(task.wait(20))
-        await until(lambda: closing_broker.hub.actual == 2 and is_read_twice(), "both are held")
+        await until(lambda: closing_broker.hub.subscriptions.actual == 2 and is_read_twice(), "both are held")
     async with asyncio.timeout(2):
         assert (await holding).state is TaskState.PENDING
         with pytest.raises(TimeoutError):
@@ -342,9 +342,9 @@ async def test_waits_survive_a_restart_of_the_server(
     holding = held(broker, request(broker), 60)
     task = await broker.create(uuid="other")
     waiting = asyncio.create_task(task.wait(60))
-    await until(lambda: broker.hub.actual == 2, "both are held")
+    await until(lambda: broker.hub.subscriptions.actual == 2, "both are held")
     server.kill()
-    await until(lambda: broker.hub.actual == 0, "the loss was noticed")
+    await until(lambda: broker.hub.subscriptions.actual == 0, "the loss was noticed")
     server.start()
     await until(lambda: _answers(other), "the other instance is back")
     await other.change("t", result=1)
@@ -359,18 +359,18 @@ async def test_a_frozen_server_is_told_in_bounded_time_and_found_again(
     server = own_server()
     broker = await open_broker(server.url)
     holding = held(broker, request(broker), 60)
-    await until(lambda: broker.hub.actual == 1, "the create is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the create is held")
     freeze(server.process, server.pid)
     try:
         started = time.monotonic()
-        calls = [broker.query("t"), broker.create(), broker.change("t"), broker.create_and_hold(request(broker), 60)]
+        calls = [broker.query("t"), broker.create(), broker.change("t"), broker.holding.create(request(broker), 60)]
         failures = await asyncio.gather(*calls, return_exceptions=True)
         assert time.monotonic() - started < 5
         assert [type(failure) for failure in failures] == [StoreUnavailableError] * 4
-        assert not broker.hub.is_delivering or broker.hub.actual == 0
+        assert not broker.hub.subscriptions.is_delivering or broker.hub.subscriptions.actual == 0
     finally:
         server.process.send_signal(signal.SIGCONT)
-    await until(lambda: broker.hub.actual == 1, "subscribed again")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "subscribed again")
     await until(lambda: _answers(broker), "the server was found again")
     if (await broker.query("t")).state is TaskState.PENDING:
         await broker.cancel("t")
@@ -392,7 +392,7 @@ async def test_a_wait_that_ends_while_the_server_is_away_tells_what_was_known(
     proxy = await closing.enter_async_context(Proxy(redis_url))
     broker = await open_broker(proxy.url)
     holding = held(broker, request(broker), 1)
-    await until(lambda: broker.hub.actual == 1, "the create is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the create is held")
     await proxy.refuse()
     task = await holding
     assert (task.uuid, task.state) == ("t", TaskState.PENDING)
@@ -408,7 +408,7 @@ async def test_a_creation_that_nobody_confirmed_is_an_outage(
     await proxy.refuse()
     for wait_s in (0, 0.01, 20):
         with pytest.raises(StoreUnavailableError):
-            await broker.create_and_hold(request(broker), wait_s)
+            await broker.holding.create(request(broker), wait_s)
     assert broker.hub.held == 0
 
 
@@ -421,11 +421,11 @@ async def test_a_wait_ends_in_time_while_the_server_is_frozen(
     first = await broker.transitions.create(request(broker, uuid=None, key="k"))
     started = time.monotonic()
     if way == "looked up":
-        holding = asyncio.create_task(broker.hold(first.uuid, 1))
+        holding = asyncio.create_task(broker.holding.query(first.uuid, 1))
     else:
         new = request(broker) if way == "created" else request(broker, uuid=None, key="k")
         holding = held(broker, new, 1)
-    await until(lambda: broker.hub.actual == 1, "the call is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "the call is held")
     proxy.freeze()
     assert (await holding).state is TaskState.PENDING
     assert time.monotonic() - started < 2
@@ -441,7 +441,7 @@ async def test_a_wait_that_begins_while_the_server_is_frozen_ends_in_time(
     proxy.freeze()
     started = time.monotonic()
     failures = await asyncio.gather(
-        broker.hold("t", 0.5), broker.create_and_hold(request(broker, "new"), 0.5), return_exceptions=True
+        broker.holding.query("t", 0.5), broker.holding.create(request(broker, "new"), 0.5), return_exceptions=True
     )
     assert [type(failure) for failure in failures] == [StoreUnavailableError] * 2
     assert time.monotonic() - started < 1.5
@@ -454,7 +454,7 @@ async def test_a_drain_does_not_wait_for_a_frozen_server(
     proxy = await closing.enter_async_context(Proxy(redis_url))
     broker = await open_broker(proxy.url)
     await broker.create(uuid="t")
-    holding = asyncio.create_task(broker.hold("t", 20))
+    holding = asyncio.create_task(broker.holding.query("t", 20))
     await until(lambda: broker.hub.held == 1, "the call is held")
     proxy.freeze()
     started = time.monotonic()
@@ -468,7 +468,7 @@ async def test_an_outcome_that_cannot_be_read_is_not_told_without_its_result(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The create's reply says that the task has ended, but not how."""
-    await broker.create_and_hold(request(broker), 0)
+    await broker.holding.create(request(broker), 0)
     await broker.change("t", result=1)
 
     async def away(_: str) -> Any:
@@ -476,7 +476,7 @@ async def test_an_outcome_that_cannot_be_read_is_not_told_without_its_result(
 
     monkeypatch.setattr(broker.queries, "read", away)
     with pytest.raises(StoreUnavailableError):
-        await broker.create_and_hold(request(broker), 20)
+        await broker.holding.create(request(broker), 20)
 
 
 async def test_nobody_answers_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,15 +597,15 @@ async def test_a_full_queue(redis_url: str, open_broker: OpenBroker) -> None:
     with pytest.raises(QueueFullError):
         await broker.create("q")
     with pytest.raises(QueueFullError):
-        await broker.create_and_hold(request(broker, queue="q"), 20)
+        await broker.holding.create(request(broker, queue="q"), 20)
     assert (await broker.create("q", uuid="first")).uuid == "first"
 
 
 async def test_a_waiter_is_told_that_its_task_was_dropped(redis_url: str, open_broker: OpenBroker) -> None:
     broker = await open_broker(redis_url, queue_max_pending=1, queue_full="drop-oldest")
     await broker.create("q", uuid="t")
-    holding = asyncio.create_task(broker.hold("t", 20))
-    await until(lambda: broker.hub.actual == 1, "it is held")
+    holding = asyncio.create_task(broker.holding.query("t", 20))
+    await until(lambda: broker.hub.subscriptions.actual == 1, "it is held")
     await broker.create("q", uuid="next")
     dropped = await holding
     assert dropped.state is TaskState.FAILED
@@ -615,17 +615,17 @@ async def test_a_waiter_is_told_that_its_task_was_dropped(redis_url: str, open_b
 async def test_no_more_waits_are_held_than_may_be(redis_url: str, open_broker: OpenBroker) -> None:
     broker = await open_broker(redis_url, max_waiters=1)
     holding = held(broker, request(broker))
-    await until(lambda: broker.hub.actual == 1, "one is held")
+    await until(lambda: broker.hub.subscriptions.actual == 1, "one is held")
     with pytest.raises(TooManyWaitersError):
-        await broker.create_and_hold(request(broker, "other"), 20)
+        await broker.holding.create(request(broker, "other"), 20)
     with pytest.raises(TaskNotFoundError):
         await broker.query("other")
     await broker.create(uuid="other")
     with pytest.raises(TooManyWaitersError):
-        await broker.hold("other", 20)
-    assert (await broker.hold("other", 0)).state is TaskState.PENDING
+        await broker.holding.query("other", 20)
+    assert (await broker.holding.query("other", 0)).state is TaskState.PENDING
     await broker.change("other")
-    assert (await broker.hold("other", 20)).state is TaskState.SUCCEEDED
+    assert (await broker.holding.query("other", 20)).state is TaskState.SUCCEEDED
     await broker.change("t")
     await holding
     third = await broker.create(uuid="third")
@@ -646,5 +646,5 @@ async def test_a_create_may_drop_a_task_that_its_own_connection_waits_for(
         assert (await holding).state is TaskState.FAILED
         assert await broker.change(f"other{number}", result=number)
         assert (await dropping).state is TaskState.SUCCEEDED
-    assert broker.hub.reconnects == 0
+    assert broker.hub.subscriptions.reconnects == 0
     assert broker.hub.rescued == 0

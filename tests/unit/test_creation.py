@@ -26,7 +26,11 @@ class FakeHub:
         self.handed: list[Command] = []
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
-        return Waiter(Channel(queue, uuid, 0.0), DeferredResult(timeout, self.deadlines), seal)
+        return Waiter(
+            Channel(self, queue, uuid, 0.0),  # type: ignore[arg-type]
+            DeferredResult(timeout, self.deadlines),
+            seal,
+        )
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         self.handed.append(command)

@@ -10,12 +10,15 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from broker import naming, response_hub
+from broker import naming, probe, response_hub
+from broker import subscriptions as subscriptions_module
 from broker.creation import Creation
 from broker.errors import StoreUnavailableError, TaskNotFoundError
 from broker.response_hub import ResponseHub, Waiter
+from broker.store import scripts
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
+from broker.subscriptions import Subscriptions
 from broker.task import TaskState
 from tests.support.proxy import Proxy
 from tests.support.store import Store, new_task, open_store, succeeded, until
@@ -40,8 +43,14 @@ async def open_hub(store: Store, closing: AsyncExitStack) -> OpenHub:
     """`open_hub(url)`: a hub that closes with the test."""
 
     async def opened(url: str, queries: Queries | None = None) -> ResponseHub:
-        hub = ResponseHub(Topology.from_url(url), name="h", queries=queries or store.queries)
-        await hub.open()
+        queries = queries or store.queries
+        subscriptions = Subscriptions(
+            Topology.from_url(url), name="h", queries=queries, scripts=(scripts.CREATE_TASK.source,)
+        )
+        hub = ResponseHub(subscriptions, queries)
+        await subscriptions.open()
+        hub.start()
+        closing.push_async_callback(subscriptions.close)
         closing.push_async_callback(hub.close)
         closing.callback(hub.end_all)
         return hub
@@ -93,7 +102,7 @@ async def test_an_outcome_ends_the_wait_with_what_a_query_would_say(hub: Respons
 
 async def test_joining_and_creating_leave_together(proxy: Proxy, store: Store, open_hub: OpenHub) -> None:
     hub = await open_hub(proxy.url)
-    await until(lambda: hub.is_delivering, "all is quiet")
+    await until(lambda: hub.subscriptions.is_delivering, "all is quiet")
     proxy.received.clear()
     creation = Creation(hub, new_task(), 20)
     assert (await creation.created()).is_new
@@ -108,7 +117,7 @@ async def test_many_waiters_share_one_subscription(hub: ResponseHub, store: Stor
     first = await waiting(hub, store)
     others = [hub.join("q", "t", first.seal, 20) for _ in range(9)]
     await hub.confirm()
-    assert (hub.held, hub.desired, hub.actual, subscribers(store)) == (10, 1, 1, 1)
+    assert (hub.held, hub.subscriptions.desired, hub.subscriptions.actual, subscribers(store)) == (10, 1, 1, 1)
     await store.transitions.finish("t", succeeded())
     assert {(await settled(waiter)).state for waiter in [first, *others]} == {TaskState.SUCCEEDED}
 
@@ -124,7 +133,7 @@ async def test_each_wait_gets_its_own_task(hub: ResponseHub, store: Store) -> No
     seals = {task.uuid: task.seal for task in await asyncio.gather(*[store.create(uuid) for uuid in uuids])}
     waiters = {uuid: hub.join("q", uuid, seals[uuid], 20) for uuid in uuids}
     await hub.confirm()
-    assert hub.actual == hub.desired == 600
+    assert hub.subscriptions.actual == hub.subscriptions.desired == 600
     results = {uuid: str(number).encode() for number, uuid in enumerate(uuids)}
     await asyncio.gather(*[store.transitions.finish(uuid, succeeded(result)) for uuid, result in results.items()])
     for uuid, waiter in waiters.items():
@@ -149,13 +158,13 @@ async def test_a_channel_is_left_two_seconds_after_its_last_waiter(hub: Response
     first = await waiting(hub, store)
     second = hub.join("q", "t", first.seal, 20)
     hub.leave(first)
-    assert hub.desired == 1
+    assert hub.subscriptions.desired == 1
     hub.leave(second)
     left_at = time.monotonic()
     await until(lambda: subscribers(store) == 0, "nobody is subscribed any more")
     assert time.monotonic() - left_at < 2
-    await until(lambda: hub.actual == 0, "the hub knows")
-    assert (hub.held, hub.desired, hub.leaked) == (0, 0, 0)
+    await until(lambda: hub.subscriptions.actual == 0, "the hub knows")
+    assert (hub.held, hub.subscriptions.desired, hub.subscriptions.leaked) == (0, 0, 0)
 
 
 async def test_the_channel_of_an_ended_task_is_left_at_once(hub: ResponseHub, store: Store) -> None:
@@ -163,9 +172,9 @@ async def test_the_channel_of_an_ended_task_is_left_at_once(hub: ResponseHub, st
     await store.transitions.finish("t", succeeded())
     await settled(waiter)
     hub.leave(waiter)
-    assert hub.desired == 0
+    assert hub.subscriptions.desired == 0
     await until(lambda: subscribers(store) == 0, "nobody is subscribed any more", deadline_s=1)
-    await until(lambda: hub.actual == hub.leaked == 0, "the hub knows")
+    await until(lambda: hub.subscriptions.actual == hub.subscriptions.leaked == 0, "the hub knows")
 
 
 async def test_a_channel_that_is_being_left_is_not_leaked(hub: ResponseHub, store: Store) -> None:
@@ -176,12 +185,12 @@ async def test_a_channel_that_is_being_left_is_not_leaked(hub: ResponseHub, stor
         await store.transitions.finish(f"t{number}", succeeded(b"1"))
         await settled(waiter)
         hub.leave(waiter)
-        seen.add(hub.leaked)
-    while hub.actual:
-        seen.add(hub.leaked)
+        seen.add(hub.subscriptions.leaked)
+    while hub.subscriptions.actual:
+        seen.add(hub.subscriptions.leaked)
         await asyncio.sleep(0)
     assert seen == {0}
-    assert not hub._leaving
+    assert not hub.subscriptions._leaving
 
 
 async def test_who_joins_while_the_channel_is_being_left_is_subscribed(hub: ResponseHub, store: Store) -> None:
@@ -193,10 +202,10 @@ async def test_who_joins_while_the_channel_is_being_left_is_subscribed(hub: Resp
         waiter = hub.join("q", "t", waiter.seal, 20)
         waiter.channel.has_ended = True
     await hub.confirm()
-    assert (hub.actual, hub.desired, subscribers(store)) == (1, 1, 1)
+    assert (hub.subscriptions.actual, hub.subscriptions.desired, subscribers(store)) == (1, 1, 1)
     hub.leave(waiter)
     await until(lambda: subscribers(store) == 0, "nobody is subscribed any more")
-    await until(lambda: hub.actual == 0, "the hub knows")
+    await until(lambda: hub.subscriptions.actual == 0, "the hub knows")
 
 
 async def test_who_comes_back_at_once_finds_the_subscription(hub: ResponseHub, store: Store) -> None:
@@ -213,8 +222,8 @@ async def test_who_comes_back_at_once_finds_the_subscription(hub: ResponseHub, s
 async def test_who_comes_back_keeps_the_channel_for_long(
     hub: ResponseHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "LEAVE_AFTER_S", 0.02)
-    monkeypatch.setattr(response_hub, "LEAVE_CHECK_S", 0.01)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_AFTER_S", 0.02)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_CHECK_S", 0.01)
     first = await waiting(hub, store)
     hub.leave(first)
     back = hub.join("q", "t", first.seal, 20)
@@ -239,8 +248,8 @@ async def test_leaving_twice_is_leaving_once(hub: ResponseHub, store: Store) -> 
 async def test_nothing_leaks_whatever_the_order(
     hub: ResponseHub, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "LEAVE_AFTER_S", 0.01)
-    monkeypatch.setattr(response_hub, "LEAVE_CHECK_S", 0.005)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_AFTER_S", 0.01)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_CHECK_S", 0.005)
 
     async def come_and_go(number: int) -> None:
         for _ in range(20):
@@ -250,8 +259,8 @@ async def test_nothing_leaks_whatever_the_order(
             hub.leave(waiter)
 
     await asyncio.gather(*[come_and_go(number) for number in range(30)])
-    await until(lambda: hub.actual == hub.desired == 0, "all were left")
-    assert (hub.held, hub.leaked) == (0, 0)
+    await until(lambda: hub.subscriptions.actual == hub.subscriptions.desired == 0, "all were left")
+    assert (hub.held, hub.subscriptions.leaked) == (0, 0)
     assert store.raw.pubsub_channels("*-response-*") == []
 
 
@@ -284,7 +293,7 @@ async def test_a_forgery_ends_no_wait(hub: ResponseHub, store: Store, forgery: b
     assert not waiter.deferred.is_settled
     await store.transitions.finish("t", succeeded(b"1"))
     assert json.loads((await settled(waiter)).document)["result"] == 1
-    assert hub.reconnects == 0
+    assert hub.subscriptions.reconnects == 0
 
 
 async def test_a_forgery_never_gets_past_the_store(hub: ResponseHub, store: Store) -> None:
@@ -343,13 +352,7 @@ async def test_a_record_that_is_gone_ends_a_confirmed_wait(hub: ResponseHub, sto
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """No outcome is heard; probes are."""
-    take = ResponseHub._take_message
-
-    def take_probes(hub: ResponseHub, name: bytes, data: bytes) -> None:
-        if name.startswith(b"broker:"):
-            take(hub, name, data)
-
-    monkeypatch.setattr(ResponseHub, "_take_message", take_probes)
+    monkeypatch.setattr(ResponseHub, "take", lambda *_: None)
 
 
 @pytest.mark.usefixtures("deaf")
@@ -370,25 +373,27 @@ async def test_a_lost_message_is_found_by_the_slow_check(
 async def test_after_a_kill_everything_is_subscribed_again(
     redis_url: str, store: Store, open_hub: OpenHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "PROBE_EVERY_S", 0.1)
+    monkeypatch.setattr(probe, "PROBE_EVERY_S", 0.1)
     hub = await open_hub(redis_url)
     waiters = [await waiting(hub, store, uuid) for uuid in ("a", "b")]
-    await until(lambda: hub.is_delivering, "the probe came through")
+    await until(lambda: hub.subscriptions.is_delivering, "the probe came through")
     store.raw.client_kill_filter(_type="pubsub")
-    await until(lambda: hub.reconnects == 1 and hub.actual == 2, "both are subscribed again")
+    await until(
+        lambda: hub.subscriptions.reconnects == 1 and hub.subscriptions.actual == 2, "both are subscribed again"
+    )
     for uuid, waiter in zip(("a", "b"), waiters, strict=True):
         assert subscribers(store, uuid) == 1
         await store.transitions.finish(uuid, succeeded())
         assert (await settled(waiter)).uuid == uuid
-    await until(lambda: hub.is_delivering, "the probe came through again")
-    assert hub.leaked == 0
+    await until(lambda: hub.subscriptions.is_delivering, "the probe came through again")
+    assert hub.subscriptions.leaked == 0
 
 
 async def test_what_was_published_meanwhile_is_found(proxy: Proxy, store: Store, open_hub: OpenHub) -> None:
     hub = await open_hub(proxy.url)
     waiter, open_still = await waiting(hub, store), await waiting(hub, store, "other")
     await proxy.refuse()
-    await until(lambda: hub.actual == 0, "the hub noticed")
+    await until(lambda: hub.subscriptions.actual == 0, "the hub noticed")
     await store.transitions.finish("t", succeeded())
     await proxy.listen()
     assert (await settled(waiter)).state is TaskState.SUCCEEDED
@@ -402,7 +407,7 @@ async def test_who_joins_while_there_is_no_connection_is_subscribed_with_the_nex
     hub = await open_hub(proxy.url)
     created = await store.create()
     await proxy.refuse()
-    await until(lambda: not hub.is_delivering, "the hub noticed")
+    await until(lambda: not hub.subscriptions.is_delivering, "the hub noticed")
     waiter = hub.join("q", "t", created.seal, 20)
     await proxy.listen()
     await hub.confirm()
@@ -413,17 +418,17 @@ async def test_who_joins_while_there_is_no_connection_is_subscribed_with_the_nex
 async def test_who_left_while_there_was_no_connection_is_not_subscribed_again(
     proxy: Proxy, store: Store, open_hub: OpenHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "LEAVE_AFTER_S", 0.01)
-    monkeypatch.setattr(response_hub, "LEAVE_CHECK_S", 0.005)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_AFTER_S", 0.01)
+    monkeypatch.setattr(subscriptions_module, "LEAVE_CHECK_S", 0.005)
     hub = await open_hub(proxy.url)
     waiter = await waiting(hub, store)
     await proxy.refuse()
     hub.leave(waiter)
-    await until(lambda: hub.desired == 0, "the wait is forgotten")
+    await until(lambda: hub.subscriptions.desired == 0, "the wait is forgotten")
     await proxy.listen()
     await hub.confirm()
     assert subscribers(store) == 0
-    assert (hub.actual, hub.leaked) == (0, 0)
+    assert (hub.subscriptions.actual, hub.subscriptions.leaked) == (0, 0)
 
 
 async def test_subscriptions_come_before_the_second_look(proxy: Proxy, store: Store, open_hub: OpenHub) -> None:
@@ -458,8 +463,8 @@ async def test_a_server_that_is_away_is_told_in_bounded_time(
 
 
 async def test_a_hub_that_was_just_opened_delivers_soon(hub: ResponseHub) -> None:
-    await until(lambda: hub.is_delivering, "the first probe came through", deadline_s=2)
-    assert hub.reconnects == 0
+    await until(lambda: hub.subscriptions.is_delivering, "the first probe came through", deadline_s=2)
+    assert hub.subscriptions.reconnects == 0
 
 
 class MuteQueries(Queries):
@@ -472,37 +477,38 @@ class MuteQueries(Queries):
 async def test_a_connection_that_answers_but_delivers_nothing_is_dropped(
     redis_url: str, store: Store, open_hub: OpenHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "PROBE_DEADLINE_S", 0.05)
-    monkeypatch.setattr(response_hub, "PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr(probe, "PROBE_DEADLINE_S", 0.05)
+    monkeypatch.setattr(probe, "PROBE_EVERY_S", 0.05)
     hub = await open_hub(redis_url, MuteQueries(store.link))
-    await until(lambda: hub.reconnects >= 2, "dropped, and dropped again")
-    assert not hub.is_delivering
+    await until(lambda: hub.subscriptions.reconnects >= 2, "dropped, and dropped again")
+    assert not hub.subscriptions.is_delivering
 
 
 async def test_a_frozen_subscription_is_not_called_delivering(
     proxy: Proxy, open_hub: OpenHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(response_hub, "PROBE_DEADLINE_S", 0.05)
-    monkeypatch.setattr(response_hub, "PROBE_EVERY_S", 0.05)
+    monkeypatch.setattr(probe, "PROBE_DEADLINE_S", 0.05)
+    monkeypatch.setattr(probe, "PROBE_EVERY_S", 0.05)
     hub = await open_hub(proxy.url)
-    await until(lambda: hub.is_delivering, "all is well")
+    await until(lambda: hub.subscriptions.is_delivering, "all is well")
     proxy.freeze()
-    await until(lambda: not hub.is_delivering, "the freeze was noticed")
+    await until(lambda: not hub.subscriptions.is_delivering, "the freeze was noticed")
     proxy.thaw()
-    await until(lambda: hub.is_delivering, "all is well again")
+    await until(lambda: hub.subscriptions.is_delivering, "all is well again")
 
 
 async def test_a_forged_probe_harms_nothing(hub: ResponseHub, store: Store) -> None:
-    await until(lambda: hub.is_delivering, "all is well")
+    await until(lambda: hub.subscriptions.is_delivering, "all is well")
     store.raw.publish(naming.probe_channel("h"), b"\xff")
     await hub.confirm()
-    assert hub.reconnects == 0
+    assert hub.subscriptions.reconnects == 0
 
 
 async def test_closing_leaves_no_connection_and_no_timer(proxy: Proxy, store: Store, open_hub: OpenHub) -> None:
     hub = await open_hub(proxy.url)
     hub.leave(await waiting(hub, store))
     await hub.close()
+    await hub.subscriptions.close()
     await until(lambda: proxy.connections == 0, "the connection is gone")
 
 

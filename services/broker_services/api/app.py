@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from broker import Broker
 from broker_services.api.access import Access
 from broker_services.api.answers import Answer
-from broker_services.api.calls import Api
+from broker_services.api.calls.shared import Api
 from broker_services.api.dispatcher import Dispatcher
 from broker_services.api.messages import preferred_language
 from broker_services.api.openapi import openapi_document

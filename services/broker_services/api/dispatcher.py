@@ -9,7 +9,7 @@ from typing import Any, Final
 from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
 from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
-from broker_services.api.calls import Api
+from broker_services.api.calls.shared import Api
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS
 from broker_services.api.operations import BY_PATH, Operation

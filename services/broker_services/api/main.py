@@ -10,7 +10,7 @@ from broker import Broker, Settings
 from broker.background import Background
 from broker_services.api.access import access_of
 from broker_services.api.app import build_app
-from broker_services.api.calls import Api
+from broker_services.api.calls.shared import Api
 from broker_services.api.descriptors import fit_waiters
 from broker_services.api.protocol import HeadBounds, bounded_protocol
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer

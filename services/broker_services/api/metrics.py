@@ -35,12 +35,18 @@ def draining(is_draining: bool) -> Metric:
 
 def _hub(broker: Broker) -> Iterator[Metric]:
     hub = broker.hub
-    yield metrics.gauge("broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.is_delivering)
+    yield metrics.gauge(
+        "broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.subscriptions.is_delivering
+    )
     yield metrics.gauge("broker_held_waits", "Calls held now.", hub.held)
-    yield metrics.gauge("broker_channels_desired", "Channels that somebody waits on, or did just now.", hub.desired)
-    yield metrics.gauge("broker_channels_actual", "Channels that Redis has confirmed.", hub.actual)
-    yield metrics.gauge("broker_channels_leaked", "Confirmed channels that nobody wants.", hub.leaked)
-    yield metrics.counter("broker_hub_reconnects", "Subscription connections opened anew.", hub.reconnects)
+    yield metrics.gauge(
+        "broker_channels_desired", "Channels that somebody waits on, or did just now.", hub.subscriptions.desired
+    )
+    yield metrics.gauge("broker_channels_actual", "Channels that Redis has confirmed.", hub.subscriptions.actual)
+    yield metrics.gauge("broker_channels_leaked", "Confirmed channels that nobody wants.", hub.subscriptions.leaked)
+    yield metrics.counter(
+        "broker_hub_reconnects", "Subscription connections opened anew.", hub.subscriptions.reconnects
+    )
     yield metrics.counter(
         "broker_waits_rescued", "Waits ended by looking again, since their message was lost; 0 in health.", hub.rescued
     )

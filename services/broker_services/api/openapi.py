@@ -10,7 +10,7 @@ import msgspec
 
 from broker.naming import IDEMPOTENCY_KEY_MAX_CHARS
 from broker_services.api import schemas
-from broker_services.api.calls import RAW_FIELDS, RAW_FORMS
+from broker_services.api.calls.raw_change import RAW_FIELDS, RAW_FORMS
 from broker_services.api.operations import OPERATIONS, Operation, Outcome
 from broker_services.api.problems import PROBLEMS
 

@@ -1,14 +1,13 @@
-"""What callers may ask: one typed, checked definition each, for HTTP, the OpenAPI document and Python alike.
+"""What callers may ask of tasks; `NewTask`, `Retry` and `Completion` are what the store takes of it, checked.
 
-Constraints stand in the types; what only some combinations forbid is checked by the functions below. `NewTask` and
-`Completion` are what the store takes: values as received bytes.
+Constraints stand in the types; what only some combinations forbid is checked by the functions below.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -16,35 +15,23 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from broker import naming, values
 from broker.errors import InvalidRequestError
 from broker.randomness import new_secret, new_uuid
+from broker.requests.fields import (
+    CURSOR_PATTERN,
+    Delay,
+    Duration,
+    JsonValue,
+    Lease,
+    Queue,
+    Uuid,
+    Wait,
+    milliseconds,
+    received,
+)
 from broker.settings import Settings
 from broker.task import TaskState
 
-T = TypeVar("T")
-
-MOST_SECONDS: Final = 10 * 365 * 86_400
 DEFAULT_MAX_ATTEMPTS: Final = 3
 DEFAULT_MOST_PENDING: Final = 100_000
-
-CURSOR_PATTERN: Final = r"^[0-9a-f]{1,13}$(?!\n)"
-
-_PATTERNS_IN_WORDS: Final = {
-    CURSOR_PATTERN: "a cursor as the page before gave it",
-    naming.UUID_PATTERN: "1 to 128 letters, digits, `_` or `-`, the first a letter or digit",
-    naming.QUEUE_PATTERN: "1 to 64 of a-z, 0-9, `_`, `.` or `-`, a letter or digit at both ends, and neither "
-    "`-request-` nor `-response-` inside or at the end",
-}
-
-Uuid = Annotated[str, Meta(pattern=naming.UUID_PATTERN, description="Names one task.", examples=["084Tkjfh"])]
-Queue = Annotated[
-    str, Meta(pattern=naming.QUEUE_PATTERN, description="Shared by tasks and workers.", examples=["createbranch"])
-]
-Wait = Annotated[
-    float, Meta(ge=0, le=1e12, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])
-]
-Duration = Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
-Delay = Annotated[float, Meta(ge=0, le=MOST_SECONDS, description="Seconds until the task may be claimed.")]
-JsonValue = Annotated[Raw, Meta(description="Any JSON value; it comes back byte for byte.")]
-Lease = Annotated[str, Meta(min_length=1, max_length=128, description="As a claim gave it.")]
 
 
 class CreateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -120,10 +107,6 @@ class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=500, description="Tasks on a page at most.")] = 50
 
 
-class QueuesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Reads the numbers of all queues."""
-
-
 class NewTask(msgspec.Struct, frozen=True, kw_only=True):
     """A task to create, checked; times in milliseconds. The last two say when its queue is full, and what then."""
 
@@ -171,35 +154,6 @@ class _Outcome(msgspec.Struct):
 
 
 _outcome_decoder = msgspec.json.Decoder(_Outcome)
-
-
-def convert(fields: dict[str, Any], request_type: type[T], *, from_text: bool = False) -> T:
-    """Checks keyword or query fields against a request type.
-
-    Args:
-        fields: By name; JSON values as `msgspec.Raw`.
-        request_type: One of the requests above.
-        from_text: Whether numbers and booleans come as text.
-
-    Raises:
-        InvalidRequestError: A field is unknown, missing, of the wrong type or out of bounds.
-    """
-    try:
-        return msgspec.convert(fields, request_type, strict=not from_text)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: msgspec.ValidationError) -> InvalidRequestError:
-    """msgspec's finding as a sentence that names the field and what would be right."""
-    reason, _, path = str(error).partition(" - at `$")
-    field = path.rstrip("`").lstrip(".")
-    reason = reason[0].lower() + reason[1:]
-    for pattern, words in _PATTERNS_IN_WORDS.items():
-        reason = reason.replace(f"`str` matching regex {pattern!r}", words)
-    if not field:
-        return InvalidRequestError(f"The request cannot be used: {reason}.")
-    return InvalidRequestError(f"`{field}` cannot be used: {reason}.", field=field)
 
 
 def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str | None = None) -> NewTask:
@@ -278,16 +232,6 @@ def is_outcome_of(document: bytes, completion: Completion) -> bool:
         and values.are_same(received(stored.result), completion.result)
         and values.are_same(received(stored.error), completion.error)
     )
-
-
-def received(value: Raw | UnsetType) -> bytes:
-    """The bytes of a value as they came; `values.ABSENT` when there was none."""
-    return bytes(value) if isinstance(value, Raw) else values.ABSENT
-
-
-def milliseconds(seconds: float) -> int:
-    """Rounded to the store's unit of time."""
-    return round(seconds * 1_000)
 
 
 def _error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:

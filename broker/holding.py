@@ -1,0 +1,162 @@
+"""Held calls: a task is created or read, and whoever asked is held until it has ended or the wait is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from broker.background import Background
+from broker.creation import Creation
+from broker.deadlines import MOST_S
+from broker.errors import BrokerError, StoreUnavailableError, TooManyWaitersError
+from broker.requests import NewTask
+from broker.response_hub import ResponseHub, Waiter
+from broker.store.queries import Queries, StoredTask
+from broker.store.transitions import Created, Transitions
+
+LAST_LOOK_S: Final = 0.5
+"""How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
+
+T = TypeVar("T")
+
+
+class Holding:
+    """The held calls of one process.
+
+    Args:
+        hub: Where waits are held.
+        transitions: Creates.
+        queries: Reads.
+        max_waiters: The most calls to hold at a time.
+    """
+
+    def __init__(self, hub: ResponseHub, transitions: Transitions, queries: Queries, *, max_waiters: int) -> None:
+        self._hub = hub
+        self._transitions = transitions
+        self._queries = queries
+        self._max_waiters = max_waiters
+        self._background = Background()
+
+    async def close(self) -> None:
+        """Ends what runs beside the held calls."""
+        await self._background.cancel()
+
+    async def create(self, new: NewTask, wait_s: float) -> StoredTask:
+        """Creates a task, or attaches, and holds until it has ended or the wait is over.
+
+        Raises:
+            TaskConflictError, IdempotencyMismatchError, QueueFullError
+            TooManyWaitersError: Nothing was created.
+            StoreUnavailableError: The creation was never confirmed.
+        """
+        if wait_s <= 0:
+            created = await self._transitions.create(new)
+            return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+        self._refuse_beyond_limit()
+        ends = self._end_of(wait_s)
+        creation = Creation(self._hub, new, wait_s)
+        try:
+            settled = await creation.waiter.deferred.wait()
+            if settled is not None:
+                return settled
+            created = await self._by(ends, creation.created())
+            if created.uuid == new.uuid:
+                return await self._read_last(_last_known(created, new.queue))
+        finally:
+            self._hub.leave(creation.waiter)
+        # The idempotency key stands for a task whose channel was unknown until now.
+        return await self._hold(created.uuid, ends)
+
+    async def query(self, uuid: str, wait_s: float) -> StoredTask:
+        """Reads a task and, while it is open, holds until it has ended or the wait is over.
+
+        Raises:
+            TaskNotFoundError: At once, whatever the wait.
+            TooManyWaitersError: The task is open, and no more waits are held here.
+            StoreUnavailableError
+        """
+        if wait_s <= 0:
+            return await self._queries.read(uuid)
+        return await self._hold(uuid, self._end_of(wait_s))
+
+    def _refuse_beyond_limit(self) -> None:
+        if self._hub.held >= self._max_waiters:
+            raise TooManyWaitersError(
+                f"{self._hub.held} calls are held here, and no more: ask another instance, or without a wait."
+            )
+
+    async def _hold(self, uuid: str, ends: float) -> StoredTask:
+        task = await self._by(ends, self._queries.read(uuid))
+        if task.state.is_terminal:
+            return task
+        self._refuse_beyond_limit()
+        waiter = self._hub.join(task.queue, uuid, task.seal, ends - self._now())
+        try:
+            waiter.confirm(task.seal)
+            # Beside the wait, which ends when it must, whatever Redis does.
+            self._background.spawn(self._read_subscribed(waiter), "read behind a subscription")
+            return await waiter.deferred.wait() or await self._read_last(task)
+        finally:
+            self._hub.leave(waiter)
+
+    async def _read_subscribed(self, waiter: Waiter) -> None:
+        """The channel was unknown before the first read: subscribed, acknowledged, and read again.
+
+        In an outage the wait goes on with what is known: after a reconnect the hub looks at every waited task.
+        """
+        try:
+            await self._hub.confirm()
+            task = await self._queries.read(waiter.channel.uuid)
+        except StoreUnavailableError:
+            return
+        except BrokerError as error:
+            waiter.deferred.set_error(error)
+            return
+        if task.state.is_terminal:
+            waiter.deferred.set_result(task)
+
+    async def _read_last(self, last_known: StoredTask) -> StoredTask:
+        """Whoever says "not yet" has looked once more: a message may have been lost."""
+        try:
+            return await self._by(self._now(), self._queries.read(last_known.uuid))
+        except StoreUnavailableError:
+            if last_known.state.is_terminal:
+                # It has ended, but how is stored where nobody can look now.
+                raise
+            return last_known
+
+    def _end_of(self, wait_s: float) -> float:
+        # uvloop has no timer that never ends.
+        return self._now() + min(wait_s, MOST_S)
+
+    def _now(self) -> float:
+        return self._hub.deadlines.loop.time()
+
+    async def _by(self, ends: float, asked: Awaitable[T]) -> T:
+        """What the store says, unless the wait is over long before it does."""
+        try:
+            async with asyncio.timeout_at(ends + LAST_LOOK_S):
+                return await asked
+        except TimeoutError:
+            raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
+
+
+def _last_known(created: Created, queue: str) -> StoredTask:
+    """What is certain of a task that was confirmed but never read; only told when the store is away."""
+    document = {
+        "uuid": created.uuid,
+        "queue": queue,
+        "state": created.state,
+        "attempt": created.attempt,
+        "created_at": _rfc3339(created.created_ms),
+        "expires_at": _rfc3339(created.expires_ms),
+    }
+    return StoredTask(created.uuid, queue, created.seal, created.state, msgspec.json.encode(document))
+
+
+def _rfc3339(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

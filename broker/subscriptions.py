@@ -1,0 +1,243 @@
+"""The subscription connection of a process: what it wants to hear, what the server has confirmed, and who is told.
+
+Names are joined and left once a loop tick, in batches, before any command of the same tick: a command sent behind a
+`join` is answered by a server that has the subscription already. After a reconnect everything is subscribed again and
+confirmed, and only then those are told who have to look at what they missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from broker import naming
+from broker.background import Background
+from broker.errors import StoreError, StoreUnavailableError
+from broker.probe import Probe
+from broker.store.commands import Command, Push, Receiver, pack
+from broker.store.link import Link
+from broker.store.queries import Queries
+from broker.store.topology import Topology
+
+log = logging.getLogger("broker.subscriptions")
+
+SUBSCRIBE_BATCH: Final = 512
+"""Names a SUBSCRIBE: as centrifuge does, far past where batching stops paying."""
+LEAVE_AFTER_S: Final = 1.0
+"""How long an unwanted channel stays subscribed, so that a caller who comes back costs nothing."""
+LEAVE_CHECK_S: Final = 0.25
+
+
+class Listener(Protocol):
+    """Takes the messages of one channel."""
+
+    @property
+    def name(self) -> bytes:
+        """The channel."""
+
+    def take(self, message: bytes) -> None:
+        """A message has come; it must not block."""
+
+
+class Topic(Listener, Protocol):
+    """A channel that is heard while somebody wants it. `idle_since`: the loop's time, kept by `leave_soon`."""
+
+    idle_since: float
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody wants it now."""
+
+
+class Subscriptions:
+    """The subscription connection of one process.
+
+    Args:
+        topology: Where it goes.
+        name: This process, for CLIENT LIST and its probe channel.
+        queries: Publish, on another connection: large replies have no place on this one.
+        scripts: What is called on this connection.
+    """
+
+    def __init__(self, topology: Topology, *, name: str, queries: Queries, scripts: Sequence[str] = ()) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._topics: dict[bytes, Topic] = {}
+        self._actual: set[bytes] = set()
+        self._to_join: list[bytes] = []
+        self._to_leave: list[bytes] = []
+        self._leaving: set[bytes] = set()
+        self._idle: deque[tuple[float, Topic]] = deque()
+        self._leave_timer: asyncio.TimerHandle | None = None
+        self._background = Background()
+        self._on_recovered: list[Callable[[], Awaitable[None]]] = []
+        self.link = Link(
+            topology,
+            name=f"broker-hub-{name}",
+            scripts=tuple(scripts),
+            prelude=self._changes,
+            on_push=self._take_push,
+            on_connected=self._subscribe_anew,
+            on_lost=self._forget_subscriptions,
+        )
+        self._probe = Probe(naming.probe_channel(name).encode(), self.link, queries)
+        self._always: dict[bytes, Listener] = {self._probe.name: self._probe}
+
+    @property
+    def is_delivering(self) -> bool:
+        """Whether a message published now would arrive: connected, subscribed, and the last probe came through."""
+        return self._probe.is_delivering
+
+    @property
+    def topics(self) -> Iterable[Topic]:
+        """What somebody wants to hear, or did a moment ago."""
+        return self._topics.values()
+
+    @property
+    def desired(self) -> int:
+        """Channels that somebody wants, or did a moment ago."""
+        return len(self._topics)
+
+    @property
+    def actual(self) -> int:
+        """Channels of those that the server has confirmed."""
+        return len(self._actual)
+
+    @property
+    def leaked(self) -> int:
+        """Confirmed channels that nobody here wants and that are not being left: always zero."""
+        return len(self._actual.difference(self._topics, self._to_leave, self._leaving))
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection had to be opened anew."""
+        return max(0, self.link.connections_made - 1)
+
+    async def open(self) -> None:
+        """Connects. Raises StoreUnavailableError or ConfigurationError."""
+        await self.link.open()
+        self._background.keep(self._probe.run_forever, "probe")
+
+    async def close(self) -> None:
+        """Disconnects."""
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
+        await self._background.cancel()
+        await self.link.close()
+
+    # What is heard
+
+    def listen(self, listener: Listener) -> None:
+        """Hears a channel for as long as the process lives; from the first connect on when called before `open`."""
+        self._always[listener.name] = listener
+        if self.link.connections_made:
+            self._to_join.append(listener.name)
+            self.link.flush_soon()
+
+    def on_recovered(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Has `callback` awaited after each (re)connect, once all subscriptions are live again.
+
+        It looks at what was missed, and may raise StoreUnavailableError or StoreError, which is logged.
+        """
+        self._on_recovered.append(callback)
+
+    def find(self, name: bytes) -> Topic | None:
+        """The topic of that name, wanted now or a moment ago."""
+        return self._topics.get(name)
+
+    def join(self, topic: Topic) -> None:
+        """Has the channel subscribed in this tick's write, before any command sent after it."""
+        self._topics[topic.name] = topic
+        self._to_join.append(topic.name)
+        self.link.flush_soon()
+
+    def leave(self, topic: Topic) -> None:
+        """Has the channel unsubscribed with one of the next writes."""
+        self._drop(topic)
+        self._start_leave_timer()
+
+    def leave_soon(self, topic: Topic) -> None:
+        """The same, unless somebody wants the topic again within `LEAVE_AFTER_S`."""
+        topic.idle_since = self._loop.time()
+        self._idle.append((topic.idle_since, topic))
+        self._start_leave_timer()
+
+    def hand(self, command: Command, receiver: Receiver) -> None:
+        """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
+        subscriber may have outstanding."""
+        self.link.hand(command, receiver)
+
+    async def confirm(self) -> None:
+        """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""
+        await self.link.send(Command(("PING",), repeatable=True))
+
+    def _drop(self, topic: Topic) -> None:
+        if self._topics.get(topic.name) is topic:
+            del self._topics[topic.name]
+            self._to_leave.append(topic.name)
+
+    def _start_leave_timer(self) -> None:
+        if self._leave_timer is None:
+            self._leave_timer = self._loop.call_later(LEAVE_CHECK_S, self._leave_idle)
+
+    def _leave_idle(self) -> None:
+        self._leave_timer = None
+        now = self._loop.time()
+        while self._idle and now - self._idle[0][0] >= LEAVE_AFTER_S:
+            since, topic = self._idle.popleft()
+            if not topic.is_wanted and topic.idle_since == since:
+                self._drop(topic)
+        if self._to_leave:
+            self.link.flush_soon()
+        if self._idle:
+            self._start_leave_timer()
+
+    # The connection
+
+    def _changes(self) -> bytes:
+        if not self._to_join and not self._to_leave:
+            return b""
+        leaving, joining = self._to_leave, self._to_join
+        self._to_leave, self._to_join = [], []
+        self._leaving.update(leaving)
+        return b"".join([*_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
+
+    def _subscribe_anew(self) -> None:
+        self._actual.clear()
+        self._to_leave = []
+        self._to_join = [*self._always, *self._topics]
+        self._background.spawn(self._recover(), "recovery of subscriptions")
+
+    def _forget_subscriptions(self) -> None:
+        self._actual.clear()
+        self._leaving.clear()
+        self._probe.forget()
+
+    async def _recover(self) -> None:
+        """After a (re)connect: subscriptions confirmed, and only then everybody looks at what was missed."""
+        try:
+            await self.confirm()
+            self._probe.begin()
+            for callback in self._on_recovered:
+                await callback()
+        except (StoreUnavailableError, StoreError) as error:
+            log.warning("What a reconnect missed could not be looked at (%s); a later check will.", error)
+
+    def _take_push(self, push: Push) -> None:
+        kind = push[0]
+        if kind == b"message":
+            listener = self._topics.get(push[1]) or self._always.get(push[1])
+            if listener is not None:
+                listener.take(push[2])
+        elif kind == b"subscribe":
+            if push[1] not in self._always:
+                self._actual.add(push[1])
+        elif kind == b"unsubscribe":
+            self._actual.discard(push[1])
+            self._leaving.discard(push[1])
+
+
+def _batches(command: str, names: list[bytes]) -> list[bytes]:
+    return [pack((command, *names[start : start + SUBSCRIBE_BATCH])) for start in range(0, len(names), SUBSCRIBE_BATCH)]

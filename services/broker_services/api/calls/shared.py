@@ -1,0 +1,86 @@
+"""What all calls share: the instance they run on, and the steps that many of them take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import msgspec
+from prometheus_client.core import Metric
+
+from broker import Broker
+from broker_services.api.access import Access
+from broker_services.api.answers import Header
+from broker_services.api.bodies import Bodies
+from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.http_request import HttpRequest
+from broker_services.api.measures import ApiMeasures
+from broker_services.api.metrics import api_metrics, draining
+from broker_services.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class Api:
+    """What the calls share.
+
+    Args:
+        broker: Open.
+        access: Who may call; None where everybody may.
+    """
+
+    def __init__(self, broker: Broker, access: Access | None = None) -> None:
+        self.broker = broker
+        self.settings = broker.settings
+        self.access = access
+        self.is_draining = False
+        self.measures = ApiMeasures()
+        self.metrics = Metrics(self._collect)
+        self.bodies = Bodies(
+            max_bytes=self.settings.max_body_bytes,
+            timeout_s=self.settings.body_timeout_s,
+            deadlines=broker.hub.deadlines,
+        )
+
+    def drain(self) -> None:
+        """Answers what is held, and has what still comes answered at once: this process ends."""
+        self.is_draining = True
+        self.bodies.end_all()
+        self.broker.hub.end_all()
+
+    def _collect(self) -> Iterator[Metric]:
+        yield draining(self.is_draining)
+        yield from api_metrics(self.broker, self.measures)
+
+    def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
+        """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
+        preferred = request.preferred_wait if asked is None else None
+        wanted = preferred if preferred is not None else default if asked is None else asked
+        wait = min(wanted, self.settings.wait_max_s)
+        return wait, [] if preferred is None else [(b"preference-applied", b"wait=%s" % f"{wait:g}".encode())]
+
+
+async def read(request: HttpRequest, decoder: msgspec.json.Decoder[T], request_type: type[T]) -> T:
+    """The request of a call that takes its fields in the query of a GET or in the body of a POST."""
+    return request.read_query(request_type) if request.method == "GET" else await request.read_json(decoder)
+
+
+async def held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[Any, Any, T]) -> T:
+    """Awaits `holding`, watching the caller's socket while it lasts. Raises ClientGoneError, too."""
+    if wait <= 0:
+        return await holding
+    request.is_held = True
+    with DisconnectWatch(request.receive, api.broker.hub.deadlines):
+        return await holding
+
+
+def idempotency_key(request: HttpRequest) -> str | None:
+    """The header as the draft has it, a quoted string, or bare, as many senders have it."""
+    text = request.header(b"idempotency-key")
+    if text is None:
+        return None
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text

@@ -1,0 +1,117 @@
+"""The calls about tasks: read the request, ask the broker, shape the answer. Each is a few steps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from broker.requests import (
+    CancelRequest,
+    ChangeRequest,
+    CreateRequest,
+    ListRequest,
+    QueryRequest,
+    RetryRequest,
+    new_task,
+)
+from broker.store.queries import StoredTask
+from broker.store.transitions import Changed
+from broker_services.api.answers import Answer, Header, etag_matches, etag_of
+from broker_services.api.calls.raw_change import read_raw_change
+from broker_services.api.calls.shared import Api, held, idempotency_key, read
+from broker_services.api.http_request import HttpRequest
+from broker_services.api.task_body import changed_body, queue_of, task_body
+
+_create_decoder = msgspec.json.Decoder(CreateRequest)
+_change_decoder = msgspec.json.Decoder(ChangeRequest)
+_cancel_decoder = msgspec.json.Decoder(CancelRequest)
+_retry_decoder = msgspec.json.Decoder(RetryRequest)
+
+ASK_AGAIN_S: Final = 1
+"""`Retry-After` of a 202: the next call is held again, so nothing is gained by waiting longer."""
+
+# createTask
+
+
+async def create_task(api: Api, request: HttpRequest) -> Answer:
+    """POST or GET /createTask."""
+    asked = await read(request, _create_decoder, CreateRequest)
+    wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
+    new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
+    task = await held(api, request, wait, api.broker.holding.create(new, wait))
+    api.measures.told("createTask", task.queue, task.state)
+    return _created_answer(api, request, task, applied)
+
+
+def _created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+    body = task_body(task.document, task.uuid, task.state, request.language)
+    if task.state.is_terminal:
+        return Answer(200, body, headers)
+    location = f"/queryTaskState?uuid={task.uuid}".encode()
+    retry_after = 0 if api.is_draining else ASK_AGAIN_S
+    return Answer(202, body, [*headers, (b"location", location), (b"retry-after", b"%d" % retry_after)])
+
+
+# queryTaskState
+
+
+async def query_task_state(api: Api, request: HttpRequest) -> Answer:
+    """GET /queryTaskState."""
+    asked = request.read_query(QueryRequest)
+    wait, applied = api.wait_s(request, asked.wait, 0.0)
+    task = await held(api, request, wait, api.broker.holding.query(asked.uuid, wait))
+    api.measures.told("queryTaskState", task.queue, task.state)
+    body = task_body(task.document, task.uuid, task.state, request.language)
+    etag = etag_of(body)
+    if_none_match = request.header(b"if-none-match")
+    if if_none_match is not None and etag_matches(if_none_match, etag):
+        return Answer(304, b"", applied, etag=etag)
+    return Answer(200, body, applied, etag=etag)
+
+
+# changeTaskState, cancelTask
+
+
+async def change_task_state(api: Api, request: HttpRequest) -> Answer:
+    """POST or GET /changeTaskState."""
+    asked = await _read_change(request)
+    return _changed_answer(api, request, "changeTaskState", await api.broker.finish(asked))
+
+
+async def cancel_task(api: Api, request: HttpRequest) -> Answer:
+    """POST /cancelTask."""
+    asked = await request.read_json(_cancel_decoder)
+    change = ChangeRequest(uuid=asked.uuid, state="cancelled")
+    return _changed_answer(api, request, "cancelTask", await api.broker.finish(change))
+
+
+def _changed_answer(api: Api, request: HttpRequest, operation: str, change: Changed) -> Answer:
+    api.measures.told(operation, queue_of(change), change.state)
+    return Answer(200, changed_body(change, request.language))
+
+
+async def _read_change(request: HttpRequest) -> ChangeRequest:
+    if b"raw=" in request.scope["query_string"]:
+        pairs = dict(reversed(request.query_pairs()))
+        if pairs.get("raw") in ("1", "true"):
+            return await read_raw_change(request, pairs)
+    return await read(request, _change_decoder, ChangeRequest)
+
+
+# retryTask, tasks
+
+
+async def retry_task(api: Api, request: HttpRequest) -> Answer:
+    """POST /retryTask."""
+    asked = await request.read_json(_retry_decoder)
+    new = await api.broker.retry_ended(asked, idempotency_key=idempotency_key(request))
+    return Answer(200, task_body(new.document, new.uuid, new.state, request.language))
+
+
+async def list_tasks(api: Api, request: HttpRequest) -> Answer:
+    """GET /tasks."""
+    page = await api.broker.list_stored(request.read_query(ListRequest))
+    bodies = [task_body(item.document, item.uuid, item.state, request.language) for item in page.items]
+    cursor = b"" if page.cursor is None else b',"cursor":"%s"' % page.cursor.encode()
+    return Answer(200, b'{"items":[%s]%s}' % (b",".join(bodies), cursor))

@@ -1,0 +1,67 @@
+"""What an operation is: one path, as the dispatcher serves it and as the OpenAPI document describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from broker_services.api.answers import Answer
+from broker_services.api.calls.shared import Api
+from broker_services.api.http_request import HttpRequest
+
+Call = Callable[[Api, HttpRequest], Awaitable[Answer]]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One way an operation succeeds."""
+
+    description: str
+    schema: Any = None
+    headers: tuple[str, ...] = ()
+    media_types: tuple[str, ...] = ("application/json",)
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """One path.
+
+    `raw` marks those that take a body of the sender's own format with `raw=1` in the query.
+    `writes` marks those whose GET form changes something: it is guarded, may be switched off, and has no HEAD.
+    `scope` is what an API key needs, None where nobody needs one. `headers` are request headers it looks at.
+    """
+
+    path: str
+    name: str
+    summary: str
+    methods: tuple[str, ...]
+    call: Call
+    scope: str | None
+    request: Any = None
+    raw: bool = False
+    writes: bool = False
+    outcomes: Mapping[int, Outcome]
+    problems: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    example: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """With those that any operation may have: of slow or long heads, and of keys."""
+        access = () if self.scope is None else ("unauthorized", "forbidden")
+        return tuple(dict.fromkeys((*access, "request-timeout", "headers-too-large", *self.problems)))
+
+
+BODY_PROBLEMS: Final = (
+    "malformed-json",
+    "forbidden",
+    "request-timeout",
+    "payload-too-large",
+    "unsupported-media-type",
+    "invalid-request",
+    "headers-too-large",
+    "draining",
+    "store-unavailable",
+)
+
+READ_PROBLEMS: Final = ("invalid-request", "headers-too-large", "store-unavailable", "method-not-allowed")
