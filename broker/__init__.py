@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         TaskAlreadyFinalError,
         TaskConflictError,
         TaskError,
+        TaskFailedError,
         TaskNotFoundError,
         TooManyWaitersError,
+        WaiterExistsError,
     )
     from broker.settings import Settings
     from broker.task import DEFERRED, Task, TaskFailure, TaskState
@@ -62,10 +64,12 @@ __all__ = [
     "TaskConflictError",
     "TaskError",
     "TaskEvent",
+    "TaskFailedError",
     "TaskFailure",
     "TaskNotFoundError",
     "TaskState",
     "TooManyWaitersError",
+    "WaiterExistsError",
     "Worker",
 ]
 

@@ -61,7 +61,7 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
     `after` is the number before the first event, `newest` that of the task's newest one. `is_reset` says that what
     follows the asked place is not kept, or never was: the page is empty then, and goes on behind the newest.
-    `document` is the task JSON, there with a reset and with the last page of an ended task. `seal` never leaves the
+    `document` is the task JSON on one line, there with a reset and with the last page of an ended task. `seal` never leaves the
     process.
     """
 
@@ -123,7 +123,7 @@ class EventLog:
             newest=reply[5],
             is_reset=reply[6] == b"1",
             after=number,
-            document=reply[8],
+            document=None if reply[8] is None else one_line(reply[8]),
             events=[event(number + index, value) for index, value in enumerate(reply[9:], 1)],
         )
 
@@ -143,5 +143,10 @@ class EventLog:
 
 
 def event(number: int, value: bytes) -> Event:
-    """An event of a value as it was received: line breaks stand between its tokens only, and a space means as much."""
-    return Event(number, value.translate(_line_breaks))
+    """An event of a value as it was received."""
+    return Event(number, one_line(value))
+
+
+def one_line(text: bytes) -> bytes:
+    """JSON text on one line: line breaks stand between its tokens only, where a space means as much."""
+    return text.translate(_line_breaks)
