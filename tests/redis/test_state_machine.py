@@ -315,12 +315,19 @@ class TaskMachine(RuleBasedStateMachine):
         return new.uuid
 
     @precondition(lambda self: self._held())
-    @rule(which=picks, lease_ms=leases, values=st.lists(progresses, min_size=1, max_size=5))
-    def extend(self, which: int, lease_ms: int, values: list[bytes]) -> None:
-        """Several at a time: left to chance, hardly a task would tell more than is kept."""
+    @rule(
+        which=picks,
+        lease_ms=leases,
+        values=st.lists(progresses, min_size=1, max_size=MOST_EVENTS + 1),
+        beside=st.sampled_from([-1, 0, 0]),
+    )
+    def extend(self, which: int, lease_ms: int, values: list[bytes], beside: int) -> None:
+        """Left to chance, hardly a task would tell more than is kept, and hardly anybody look for what is not."""
         uuid, lease = self._pick(which)
         for value in values:
             self._extend(uuid, lease, lease_ms, value)
+        task = self._model.tasks[uuid]
+        self._read_events(task, max(0, task.edge("oldest") + beside), 0)
 
     @precondition(lambda self: self._held())
     @rule(which=picks, error=errors, delay=delays)
