@@ -18,7 +18,7 @@ from broker import naming
 from broker.background import Background
 from broker.errors import StoreError, StoreUnavailableError
 from broker.probe import Probe
-from broker.store.commands import Command, Push, Receiver, Sender, pack
+from broker.store.commands import Command, Push, Receiver, Reply, Sender, pack
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
 from broker.store.queries import Queries
@@ -200,6 +200,13 @@ class Subscriptions:
         """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
         subscriber may have outstanding."""
         self._sender.hand(command, receiver)
+
+    async def ask(self, command: Command) -> Reply:
+        """The same, awaited, for what is not told to anybody: no replica confirms it.
+
+        Raises StoreUnavailableError, StoreError.
+        """
+        return await self.link.send(command)
 
     async def confirm(self) -> None:
         """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""
