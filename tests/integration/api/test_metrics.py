@@ -18,7 +18,7 @@ from tests.support.processes import wait_until
 
 @pytest.fixture(scope="module")
 def instances(deployment: Deployment) -> tuple[ApiProcess, ApiProcess]:
-    """This file's own: only the first hundred queues that an instance meets are told apart, and other tests use many."""
+    """This file's own: an instance tells only the first hundred queues apart, and other tests use many."""
     first, second = deployment.start_instances(2)
     return first, second
 
