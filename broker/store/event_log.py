@@ -12,7 +12,7 @@ from broker import naming
 from broker.errors import TaskNotFoundError
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.link import Link
+from broker.store.commands import Sender
 from broker.task import TaskState
 
 PAGE_EVENTS: Final = 500
@@ -91,11 +91,13 @@ class EventLog:
     """Every read of events.
 
     Args:
-        link: The connection that the reads run on.
+        link: What the reads are sent by.
+        aside: The same connection for what nobody is told of; None for `link` itself.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Sender, aside: Sender | None = None) -> None:
         self._link = link
+        self._aside = aside or link
 
     async def read(self, uuid: str, after: Place | None = None) -> EventPage:
         """A page of events.
@@ -138,7 +140,7 @@ class EventLog:
         for start in range(0, len(pairs), TASKS_PER_SCRIPT):
             words = [word for pair in pairs[start : start + TASKS_PER_SCRIPT] for word in pair]
             command = scripts.FIND_EVENTS.command(naming.task_key(str(words[0])), *words, repeatable=True)
-            found += [uuid.decode() for uuid in await self._link.send(command)]
+            found += [uuid.decode() for uuid in await self._aside.send(command)]
         return found
 
 
