@@ -61,8 +61,8 @@ class EventPage(msgspec.Struct, frozen=True, kw_only=True):
 
     `after` is the number before the first event, `newest` that of the task's newest one. `is_reset` says that what
     follows the asked place is not kept, or never was: the page is empty then, and goes on behind the newest.
-    `document` is the task JSON on one line, there with a reset and with the last page of an ended task. `seal` never leaves the
-    process.
+    `document` is the task JSON on one line, there with a reset and with the last page of an ended task. `seal` never
+    leaves the process.
     """
 
     uuid: str
