@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from broker.requests import EventsRequest
+from broker_services.api import schemas
 from broker_services.api.calls import events
 from broker_services.api.operations.operation import READ_PROBLEMS, Operation, Outcome
 from broker_services.api.streaming import NDJSON, SSE
@@ -22,7 +23,7 @@ OPERATIONS: Final = (
             200: Outcome(
                 "Events as they come: server-sent events, or by `Accept` a line of JSON each with `id`, `event`, "
                 "`data`. A `reset` says that what followed `Last-Event-ID` is not kept; its data is the task as it is.",
-                str,
+                schemas.Event,
                 media_types=(SSE, NDJSON),
             ),
             204: Outcome("`Last-Event-ID` is the task's end: nothing follows, and no browser asks again."),
