@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.claiming import Claiming
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
@@ -20,11 +22,16 @@ from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    HeartbeatRequest,
     ListRequest,
+    ReleaseRequest,
     RetryRequest,
     completion,
     convert,
+    milliseconds,
     new_task,
+    progress,
+    release,
     retry,
 )
 from broker.response_hub import ResponseHub
@@ -87,6 +94,7 @@ class Broker:
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
+        self.claiming = Claiming(self.hub, self.transitions, self.queries, self.settings, self.name)
         await self._link.open()
         try:
             await self.subscriptions.open()
@@ -94,8 +102,14 @@ class Broker:
             await self._link.close()
             raise
         self.hub.start()
-        self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
-        self._background.keep(self._presence.report_forever, "presence")
+        self.claiming.start()
+        self._presences = (
+            Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue),
+            # Whoever waits for work is there for it, wherever it will be done.
+            Presence(partial(self.transitions.report_workers, self.name), lambda: self.claiming.waiting_by_queue),
+        )
+        for presence in self._presences:
+            self._background.keep(presence.report_forever, "presence")
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
             self._background.keep(recovery.run_forever, "recovery")
@@ -103,8 +117,9 @@ class Broker:
     async def close(self) -> None:
         """Disconnects. Waits still held here end as if their time were over."""
         self.hub.end_all()
+        await self.claiming.close()
         await self._background.cancel()
-        await self._presence.leave()
+        await asyncio.gather(*[presence.leave() for presence in self._presences])
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
@@ -266,6 +281,15 @@ class Broker:
         """Ends a task; the answer carries the task JSON. Raises as `change` does."""
         outcome = completion(request, max_bytes=self.settings.max_body_bytes)
         return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
+
+    async def heartbeat(self, request: HeartbeatRequest) -> TaskState | int:
+        """Renews a lease; see `Transitions.extend`."""
+        reported = progress(request, max_bytes=self.settings.max_body_bytes)
+        return await self.transitions.extend(request.uuid, request.lease, milliseconds(self.settings.lease_s), reported)
+
+    async def release(self, request: ReleaseRequest) -> Changed:
+        """Lets go of a claimed task; the answer carries the task JSON. Raises as `Transitions.release` does."""
+        return await self.transitions.release(release(request, max_bytes=self.settings.max_body_bytes))
 
     async def retry_ended(self, request: RetryRequest, *, idempotency_key: str | None = None) -> StoredTask:
         """As `retry`, from a request."""
