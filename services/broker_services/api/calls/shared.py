@@ -48,6 +48,7 @@ class Api:
         self.is_draining = True
         self.bodies.end_all()
         self.broker.hub.end_all()
+        self.broker.claiming.end_all()
 
     def _collect(self) -> Iterator[Metric]:
         yield draining(self.is_draining)
