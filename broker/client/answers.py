@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -21,6 +22,7 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
     TooManyWaitersError,
+    WaiterExistsError,
 )
 from broker.task import Task, TaskActions, TaskState
 
@@ -43,6 +45,21 @@ class RemoteTask(Task, kw_only=True):
         task = await super().wait(timeout)
         assert isinstance(task, RemoteTask)  # noqa: S101  `actions` is the client that made this one
         return task
+
+
+class ClaimedTask(RemoteTask, kw_only=True):
+    """A task that was claimed, with its payload. `lease` is the right to renew and to end it."""
+
+    lease: str
+    lease_expires_at: datetime
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """The answer to `heartbeat`: when `cancelled`, somebody else has ended the task, as `state` says: stop."""
+
+    cancelled: bool
+    lease_expires_at: datetime | None = None
+    state: TaskState | None = None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -76,6 +93,10 @@ class _Changed(msgspec.Struct):
     changed: bool = False
 
 
+class _Claim(msgspec.Struct):
+    tasks: list[msgspec.Raw]
+
+
 class _Page(msgspec.Struct):
     items: list[msgspec.Raw]
     cursor: str | None = None
@@ -92,6 +113,9 @@ class _Problem(msgspec.Struct):
 
 
 _task_decoder: Final = msgspec.json.Decoder(RemoteTask)
+_claim_decoder: Final = msgspec.json.Decoder(_Claim)
+_claimed_decoder: Final = msgspec.json.Decoder(ClaimedTask)
+_heartbeat_decoder: Final = msgspec.json.Decoder(Heartbeat)
 _page_decoder: Final = msgspec.json.Decoder(_Page)
 _changed_decoder: Final = msgspec.json.Decoder(_Changed)
 _problem_decoder: Final = msgspec.json.Decoder(_Problem)
@@ -122,6 +146,30 @@ def page_of(answer: Answer, actions: TaskActions) -> Page:
         raise _unexpected(answer) from None
 
 
+def claimed_of(answer: Answer, actions: TaskActions) -> list[ClaimedTask]:
+    """The tasks that a claim got.
+
+    Raises:
+        ApiError: The answer is no claim's.
+    """
+    try:
+        return [_claimed_of(bytes(item), actions) for item in _claim_decoder.decode(answer.body).tasks]
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
+
+
+def heartbeat_of(answer: Answer) -> Heartbeat:
+    """What `heartbeatTask` answers.
+
+    Raises:
+        ApiError: The answer is no heartbeat's.
+    """
+    try:
+        return _heartbeat_decoder.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
+
+
 def change_of(answer: Answer, actions: TaskActions) -> Change:
     """The task and the `changed` that `changeTaskState` and `cancelTask` answer."""
     task = task_of(answer, actions)
@@ -148,6 +196,8 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
             return _saying(sentence, TaskNotFoundError(uuid))
         case TaskAlreadyFinalError.code if (winner := _state_of(problem.task)) is not None:
             return _saying(sentence, TaskAlreadyFinalError(uuid, winner, bytes(problem.task)))
+        case WaiterExistsError.code:
+            return _saying(sentence, WaiterExistsError(uuid))
         case StoreUnavailableError.code:
             return StoreUnavailableError(sentence, may_have_run=may_have_run)
         case QueueFullError.code:
@@ -182,6 +232,13 @@ def unreachable(url: str, reason: Exception) -> ApiError:
 
 def _task_of(document: bytes, actions: TaskActions) -> RemoteTask:
     task = _task_decoder.decode(document)
+    task.raw = document
+    task.actions = actions
+    return task
+
+
+def _claimed_of(document: bytes, actions: TaskActions) -> ClaimedTask:
+    task = _claimed_decoder.decode(document)
     task.raw = document
     task.actions = actions
     return task

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
-from broker.client.answers import Change, Page, RemoteTask, change_of, page_of, task_of
+from broker.client.answers import (
+    Change,
+    ClaimedTask,
+    Heartbeat,
+    Page,
+    RemoteTask,
+    change_of,
+    claimed_of,
+    heartbeat_of,
+    page_of,
+    task_of,
+)
 from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
 from broker.client.pacing import Clock
 from broker.client.session import Session
-from broker.errors import ConfigurationError, InvalidRequestError
+from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
 
 IDLE_CONNECTIONS: Final = 100
@@ -99,6 +110,7 @@ class BrokerClient:
         delay: float | None = None,
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
+        exclusive: bool = False,
     ) -> RemoteTask:
         """Creates a task, or attaches to the one of that uuid or idempotency key, and follows it to its end.
 
@@ -117,9 +129,11 @@ class BrokerClient:
             delay: Seconds until the task may be claimed.
             max_attempts: How often a failing task is tried.
             idempotency_key: Names the task within its queue, instead of a uuid.
+            exclusive: Refuse the call when somebody, through any instance, already waits for the task.
 
         Raises:
             TimeoutError: `timeout` is over; the task goes on.
+            WaiterExistsError: `exclusive`, and somebody waits.
             TaskConflictError: The uuid names a task with another queue or payload.
             IdempotencyMismatchError: The idempotency key stands for another request.
             QueueFullError: The queue takes no more tasks now; not repeated here, since that is the caller's to decide.
@@ -136,10 +150,39 @@ class BrokerClient:
             "priority": priority,
             "delay": delay,
             "max_attempts": max_attempts,
+            "exclusive": exclusive or None,
         }
         headers = idempotency_headers(idempotency_key)
         call = Call(method="POST", target="/createTask", uuid=name or "", fields=fields, headers=headers, holds=True)
         return await self._to_the_end(call, wait, timeout)
+
+    async def run(
+        self,
+        queue: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        uuid: str | None = None,
+        idempotency_key: str | None = None,
+        exclusive: bool = False,
+    ) -> Any:
+        """Has a worker do something and returns its result; `create` with its other arguments gives the task instead.
+
+        Args:
+            queue: Whose workers may claim the task.
+            payload: Any JSON-serializable value.
+            timeout: Seconds to wait at most; without it, until the task ends.
+            uuid, idempotency_key, exclusive: As in `create`.
+
+        Raises:
+            TaskFailedError: It ended without success; `code`, the message and `details` are those of its error.
+            TimeoutError: `timeout` is over; the task goes on.
+            BrokerError: As `create` does.
+        """
+        task = await self.create(
+            queue, payload, timeout=timeout, uuid=uuid, idempotency_key=idempotency_key, exclusive=exclusive
+        )
+        return result_of(task, timeout or 0.0)
 
     async def query(self, uuid: str, *, wait: float | None = None) -> RemoteTask:
         """The task as it stands; with `wait`, as soon as it has ended, or as it stands so many seconds later.
@@ -219,6 +262,70 @@ class BrokerClient:
         """
         call = list_call(queue=queue, state=state, cursor=cursor, limit=limit)
         return page_of(await self._session.ask(call), self)
+
+    async def claim(self, *queues: str, wait: float = 0.0, most: int = 1) -> Sequence[ClaimedTask]:
+        """Takes tasks to work on; ask again and again, since one call is held at most as long as the API allows.
+
+        Each is to be ended by `change` with its `lease`, or let go of by `release`, and kept by `heartbeat` until then.
+        A claim whose answer was lost, and that is therefore sent again, leaves nothing behind for longer than a lease.
+
+        Args:
+            queues: Where to look; what the first one holds goes first.
+            wait: Seconds to wait for work, at most what one call may be held.
+            most: Tasks at most, 1 to 100.
+        """
+        fields = {"queues": list(queues), "max": most}
+        call = Call(method="POST", target="/claimTask", uuid="", fields=fields, holds=True)
+        return claimed_of(await self._session.ask(call, self._session.end_after(wait)), self)
+
+    async def heartbeat(
+        self, task: ClaimedTask, *, progress: Any = None, progress_json: bytes | str | None = None
+    ) -> Heartbeat:
+        """Renews the lease of a claimed task: send one each third of it.
+
+        Args:
+            task: As claimed.
+            progress: Any JSON-serializable value to show.
+            progress_json: The progress as JSON text instead, which travels byte for byte.
+
+        Raises:
+            LeaseLostError: Somebody else may run it now: stop.
+            TaskNotFoundError: No record of it.
+        """
+        fields = {"uuid": task.uuid, "lease": task.lease, "progress": value(progress, progress_json, "progress")}
+        call = Call(method="POST", target="/heartbeatTask", uuid=task.uuid, fields=fields)
+        return heartbeat_of(await self._session.ask(call))
+
+    async def release(
+        self,
+        task: ClaimedTask,
+        *,
+        error: TaskFailure | Mapping[str, Any] | None = None,
+        delay: float | None = None,
+        defer: bool = False,
+    ) -> RemoteTask:
+        """Lets go of a claimed task, and returns it as it is now.
+
+        Args:
+            task: As claimed.
+            error: Why the attempt failed; it is retried while attempts are left. Without, the attempt does not count.
+            delay: Seconds until it may be claimed again.
+            defer: Leave it to a third party.
+
+        Raises:
+            LeaseLostError: It is not held any more: because the lease ran out, or because a first answer was lost.
+            TaskAlreadyFinalError: Somebody else has ended it.
+            TaskNotFoundError: No record of it.
+        """
+        fields = {
+            "uuid": task.uuid,
+            "lease": task.lease,
+            "error": value(failure(error), None, "error"),
+            "delay": delay,
+            "defer": defer or None,
+        }
+        call = Call(method="POST", target="/releaseTask", uuid=task.uuid, fields=fields)
+        return task_of(await self._session.ask(call), self)
 
     async def _to_the_end(self, call: Call, wait: float | None, timeout: float | None) -> RemoteTask:
         given = [seconds for seconds in (wait, timeout) if seconds is not None]
