@@ -164,5 +164,5 @@ def test_every_scope_is_in_the_table_with_its_operations(readme: Readme) -> None
 
 def test_only_known_kinds_of_blocks(readme: Readme) -> None:
     known = {"", "sh", "sh dev", "sh test", "sh docker", "sh hold", "sh serve"}
-    known |= {"text", "json", "json held", "json served", "python"}
+    known |= {"text", "json", "json held", "json served", "python", "shell"}
     assert {block.kind for block in readme.blocks} <= known
