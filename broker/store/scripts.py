@@ -36,6 +36,11 @@ _NAMES: Final[Mapping[str, str]] = {
     "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),
+    "PUBLISHED": naming.published_prefix(),
+    "PUBLICATIONS": naming.publications_key(),
+    "NAMESPACES": naming.namespaces_key(),
+    "DELETED_NAMESPACES": naming.deleted_namespaces_key(),
+    "PUBLISHED_CHANNEL": naming.published_channel(),
     "REQUEST": naming.REQUEST_INFIX,
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
@@ -119,6 +124,10 @@ SWEEP_DELAYED: Final = Script("sweep_delayed")
 SWEEP_EXPIRED: Final = Script("sweep_expired")
 SWEEP_RETAINED: Final = Script("sweep_retained")
 SWEEP_QUEUES: Final = Script("sweep_queues")
+PUBLISH_VALUE: Final = Script("publish_value")
+DELETE_VALUE: Final = Script("delete_value")
+READ_VALUES: Final = Script("read_values")
+READ_CHANGES: Final = Script("read_changes")
 
 ALL: Final = (
     CREATE_TASK,
@@ -139,4 +148,8 @@ ALL: Final = (
     SWEEP_EXPIRED,
     SWEEP_RETAINED,
     SWEEP_QUEUES,
+    PUBLISH_VALUE,
+    DELETE_VALUE,
+    READ_VALUES,
+    READ_CHANGES,
 )
