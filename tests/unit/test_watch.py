@@ -318,10 +318,10 @@ async def test_a_read_that_began_before_does_not_answer(a: Broker, proxy: Proxy,
 
 
 async def test_a_lost_message_is_made_up_for_and_counted(a: Broker, b: Broker, deaf: None) -> None:
-    held = watching(b, "0")
+    held = watching(b, await a.publish("n", 1))
     await until_read(b)
     await until(lambda: b.watches._place is not None, "it looks")
-    await a.publish("n", 1)
+    await a.publish("n", 2)
     assert await held is not None
     await until(lambda: b.watches.missed == 1, "the loss is counted")
 
