@@ -14,6 +14,8 @@ from msgspec import Raw
 from broker import values
 from broker.background import Background
 from broker.capacity import Capacity
+from broker.errors import result_of
+from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
@@ -35,10 +37,10 @@ from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
-from broker.store.published import PublishedValues
-from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
+from broker.store.queries import Page, QueueNumbers, StoredTask
+from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Changed, Transitions
+from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
 from broker.watch import Wanted, Watches
@@ -85,22 +87,26 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
-        self.transitions = Transitions(self._link)
-        self.queries = Queries(self._link)
+        self._store = Session(topology, name=self.name, wait_replicas=self.settings.wait_replicas)
+        self.transitions = self._store.transitions
+        self.queries = self._store.queries
         self.subscriptions = Subscriptions(
-            topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASK.source,)
+            topology,
+            name=self.name,
+            queries=self.queries,
+            scripts=(scripts.CREATE_TASK.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
+            fence=self._store.fence,
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.capacity = Capacity(self.settings.max_waiters)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
-        self._published = PublishedValues(self._link)
-        self.watches = Watches(self._published, self.subscriptions, self.hub.deadlines, self.capacity)
-        await self._link.open()
+        self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
+        self.exclusive = ExclusiveHolding(self.holding, self.hub)
+        await self._store.open()
         try:
             await self.subscriptions.open()
         except BaseException:
-            await self._link.close()
+            await self._store.close()
             raise
         self.hub.start()
         self.watches.start()
@@ -116,10 +122,11 @@ class Broker:
         await self._background.cancel()
         await self._presence.leave()
         await self.watches.close()
+        await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
-        await self._link.close()
+        await self._store.close()
 
     def end_waits(self) -> None:
         """Ends all that is held here as if its time were over, and what still comes soon after it does."""
@@ -128,8 +135,11 @@ class Broker:
 
     @property
     def links(self) -> Mapping[str, Link]:
-        """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
-        return {"commands": self._link, "subscriptions": self.subscriptions.link}
+        """The connections to Redis, by what each is for: `commands`, the hub's `subscriptions`, `fences` if there are.
+
+        Fences are only where `wait_replicas` is set.
+        """
+        return {**self._store.links, "subscriptions": self.subscriptions.link}
 
     # For programs: values are Python objects
 
@@ -145,6 +155,7 @@ class Broker:
         expires_in: float | None = None,
         retention: float | None = None,
         max_attempts: int | None = None,
+        exclusive: bool = False,
     ) -> Task:
         """Creates a task, or attaches to the one that has this uuid or key, without waiting for its end.
 
@@ -158,11 +169,13 @@ class Broker:
             expires_in: Seconds until it expires unless it has ended.
             retention: Seconds that its record is kept after its end.
             max_attempts: Executions at most; the handler's own limit when not given.
+            exclusive: Refuse when somebody, anywhere, already waits for the task.
 
         Raises:
             InvalidRequestError, PayloadTooLargeError: An argument is not acceptable.
             TaskConflictError, IdempotencyMismatchError: uuid or key stand for another request.
             QueueFullError: The queue takes no more.
+            WaiterExistsError: `exclusive`, and somebody waits.
             StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
         """
         fields: dict[str, Any] = {
@@ -174,10 +187,63 @@ class Broker:
             "expires_in": expires_in,
             "retention": retention,
             "max_attempts": max_attempts,
+            "exclusive": exclusive,
         }
-        new = new_task(convert(fields, CreateRequest), self.settings, idempotency_key=idempotency_key)
-        created = await self.transitions.create(new)
-        return task_from_json(created.document or b"", self)
+        return task_from_json((await self._create(fields, idempotency_key, wait_s=0)).document, self)
+
+    async def run(
+        self,
+        queue: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        uuid: str | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        expires_in: float | None = None,
+        retention: float | None = None,
+        max_attempts: int | None = None,
+        exclusive: bool = False,
+    ) -> Any:
+        """Has a worker do something and returns its result: creates a task, or attaches, and waits for its end.
+
+        A wait that is over, or cancelled, leaves the task alone: its result is stored, and whoever calls with the same
+        uuid or key gets it. To stop it, give a uuid and `cancel` that.
+
+        Args:
+            queue: Which workers it is for.
+            payload: Any JSON-serializable value.
+            timeout: Seconds to wait at most; `settings.wait_default_s` when not given.
+            exclusive: Be the only one who waits for the task, or be refused.
+            uuid, idempotency_key, priority, expires_in, retention, max_attempts: As in `create`.
+
+        Raises:
+            TaskFailedError: It ended without success; `code`, the message and `details` are those of its error.
+            TimeoutError: The wait is over, or this broker is closed; the task goes on.
+            WaiterExistsError: `exclusive`, and somebody waits.
+            TooManyWaitersError: This process holds as many waits as it may; nothing was created.
+            TaskConflictError, IdempotencyMismatchError, QueueFullError, InvalidRequestError, PayloadTooLargeError
+            StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
+        """
+        fields: dict[str, Any] = {
+            "uuid": uuid,
+            "queue": queue,
+            "payload": Raw(self._dump(payload, "payload")),
+            "priority": priority,
+            "expires_in": expires_in,
+            "retention": retention,
+            "max_attempts": max_attempts,
+            "exclusive": exclusive,
+        }
+        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        task = task_from_json((await self._create(fields, idempotency_key, wait_s=wait_s)).document, self)
+        return result_of(task, wait_s)
+
+    async def _create(self, fields: dict[str, Any], idempotency_key: str | None, *, wait_s: float) -> StoredTask:
+        request = convert(fields, CreateRequest)
+        new = new_task(request, self.settings, idempotency_key=idempotency_key)
+        creating = self.exclusive if request.exclusive else self.holding
+        return await creating.create(new, wait_s)
 
     async def query(self, uuid: str) -> Task:
         """Reads a task. Raises TaskNotFoundError."""
@@ -281,7 +347,7 @@ class Broker:
             StoreUnavailableError: As `publish`.
         """
         convert({"namespace": namespace}, NamespaceRequest)
-        return await self._published.delete(namespace)
+        return await self._store.published.delete(namespace)
 
     async def watch(self, namespace: str, version: str | None = None, *, timeout: float = 60) -> Published | None:
         """Holds until a namespace has another version; None when the time was over first.
@@ -352,7 +418,7 @@ class Broker:
 
     async def publish_json(self, namespace: str, value: bytes) -> str:
         """As `publish`, with checked names and JSON text."""
-        return await self._published.publish(namespace, value, most_namespaces=self.settings.namespaces_max)
+        return await self._store.published.publish(namespace, value, most_namespaces=self.settings.namespaces_max)
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)

@@ -13,7 +13,7 @@ from broker.published import NOTHING
 from broker.randomness import new_version
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.link import Link
+from broker.store.commands import Sender
 
 NAMESPACES_PER_SCRIPT: Final = 100
 READ_BYTES: Final = 4 * 2**20
@@ -61,11 +61,13 @@ class PublishedValues:
     """Every namespace's value.
 
     Args:
-        link: The connection to use.
+        told: Sends what is told to callers: where replicas have to confirm that, the reply comes when they have.
+        hints: Sends what is only a reason to look.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, told: Sender, hints: Sender) -> None:
+        self._told = told
+        self._hints = hints
 
     async def publish(self, namespace: str, value: bytes, *, most_namespaces: int) -> str:
         """Stores a value, tells all processes, and returns its version.
@@ -79,7 +81,7 @@ class PublishedValues:
             QueueFullError: It would be one too many.
             StoreUnavailableError: Not repeated here: a second run would undo what others have published since.
         """
-        reply = await self._link.send(
+        reply = await self._told.send(
             scripts.PUBLISH_VALUE.command(
                 naming.published_key(namespace), namespace, value, new_version(), most_namespaces, repeatable=False
             )
@@ -97,7 +99,7 @@ class PublishedValues:
         command = scripts.DELETE_VALUE.command(
             naming.published_key(namespace), namespace, new_version(), repeatable=False
         )
-        return bool((await self._link.send(command))[0] == Code.CHANGED)
+        return bool((await self._told.send(command))[0] == Code.CHANGED)
 
     async def read(self, known: Sequence[tuple[str, str]]) -> list[Read]:
         """What namespaces hold now.
@@ -106,7 +108,7 @@ class PublishedValues:
             known: Each with the version that need not be read again, empty for none; `NAMESPACES_PER_SCRIPT` at most.
         """
         arguments = [text for pair in known for text in pair]
-        reply = await self._link.send(
+        reply = await self._told.send(
             scripts.READ_VALUES.command(naming.namespaces_key(), READ_BYTES, *arguments, repeatable=True)
         )
         return [_read(namespace, row) for (namespace, _), row in zip(known, reply, strict=True)]
@@ -114,7 +116,7 @@ class PublishedValues:
     async def changes_since(self, place: Place | None) -> Changes:
         """Which namespaces have changed since the caller knew all up to `place`."""
         epoch, number = ("", "") if place is None else (place.epoch, place.number)
-        reply = await self._link.send(
+        reply = await self._hints.send(
             scripts.READ_CHANGES.command(naming.namespaces_key(), CHANGES_PER_SCRIPT, epoch, number, repeatable=True)
         )
         reached = Place(reply[0].decode(), reply[1])

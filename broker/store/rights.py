@@ -130,8 +130,9 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
 
 
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
-    """What API instances need besides: to hear what was published, and single outcomes."""
+    """What API instances need besides: to hear single outcomes and what was published, and to see who else hears."""
     yield _channel_right("SUBSCRIBE", naming.published_channel())
+    yield Right("PUBSUB NUMSUB", (SUBJECT,))
     for queue in queues:
         yield _channel_right("SUBSCRIBE", naming.response_channel(queue, SUBJECT))
 

@@ -41,6 +41,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "NAMESPACES": naming.namespaces_key(),
     "DELETED_NAMESPACES": naming.deleted_namespaces_key(),
     "PUBLISHED_CHANNEL": naming.published_channel(),
+    "EXCLUSIVE": naming.exclusive_prefix(),
+    "EXCLUSIVE_KEY": naming.exclusive_idempotency_prefix(),
     "REQUEST": naming.REQUEST_INFIX,
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
@@ -107,6 +109,8 @@ def _constants(text: str) -> list[str]:
 
 
 CREATE_TASK: Final = Script("create_task")
+TAKE_EXCLUSIVE_WAIT: Final = Script("take_exclusive_wait")
+RELEASE_EXCLUSIVE_WAIT: Final = Script("release_exclusive_wait")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
@@ -131,6 +135,8 @@ READ_CHANGES: Final = Script("read_changes")
 
 ALL: Final = (
     CREATE_TASK,
+    TAKE_EXCLUSIVE_WAIT,
+    RELEASE_EXCLUSIVE_WAIT,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,

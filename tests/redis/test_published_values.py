@@ -19,7 +19,7 @@ MOST = 1_000
 
 @pytest.fixture
 def values(store: Store) -> PublishedValues:
-    return PublishedValues(store.link)
+    return PublishedValues(store.link, store.link)
 
 
 async def publish(values: PublishedValues, namespace: str, value: bytes = b"1") -> str:
