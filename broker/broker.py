@@ -83,7 +83,7 @@ class Broker:
         self.transitions = Transitions(self._link)
         self.queries = Queries(self._link)
         self.subscriptions = Subscriptions(
-            topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASK.source,)
+            topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASKS.source,)
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)

@@ -21,3 +21,4 @@ class Code(IntEnum):
     DEFERRED = 11
     FOUND = 12
     FULL = 13
+    BROKEN = 14

@@ -21,12 +21,27 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     return packed
 
 
+class Batch(msgspec.Struct, frozen=True):
+    """What calls of one script share that may be joined into one; `head` by its digest, `whole` by its text.
+
+    Neighbours of the same batch leave as one call, whose reply holds an answer for each. A call costs the server
+    several microseconds before the script's first line, and a script of several tasks writes an index once.
+    """
+
+    head: tuple[Argument, ...]
+    whole: tuple[Argument, ...]
+
+
 class Command(msgspec.Struct, frozen=True):
-    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
+    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm.
+
+    With a `batch`, `arguments` are its own only, and its reply is its answer in the reply of the joined call.
+    """
 
     arguments: tuple[Argument, ...]
     repeatable: bool = False
     if_unknown: Callable[[], tuple[Argument, ...]] | None = None
+    batch: Batch | None = None
 
 
 class Receiver(Protocol):
@@ -68,13 +83,13 @@ class Awaited:
 
 
 class Call:
-    """A command on its way."""
+    """A command on its way. `packed` is empty until it is joined, when it is one of a batch."""
 
     __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
 
     def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
         self.command = command
-        self.packed = pack(command.arguments)
+        self.packed = pack(command.arguments) if command.batch is None else b""
         self.receiver = receiver
         self.deadline = deadline
         self.was_written = False

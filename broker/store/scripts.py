@@ -15,7 +15,7 @@ from typing import Final
 
 from broker import naming
 from broker.store.codes import Code
-from broker.store.commands import Command
+from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 
@@ -79,6 +79,11 @@ class Script:
             if_unknown=lambda: ("EVAL", self.source, *tail),
         )
 
+    def batch(self, key: str, *shared: Argument) -> Batch:
+        """Calls that may be joined: what all of them share; `Command.batched` adds each one's own arguments."""
+        tail = (1, key, *shared)
+        return Batch(("EVALSHA", self.digest, *tail), ("EVAL", self.source, *tail))
+
 
 def _read(path: str) -> str:
     return resources.files("broker.store").joinpath("lua", path).read_text(encoding="utf-8")
@@ -101,11 +106,11 @@ def _constants(text: str) -> list[str]:
     return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
 
 
-CREATE_TASK: Final = Script("create_task")
+CREATE_TASKS: Final = Script("create_tasks")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
-FINISH_TASK: Final = Script("finish_task")
+FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
@@ -121,11 +126,11 @@ SWEEP_RETAINED: Final = Script("sweep_retained")
 SWEEP_QUEUES: Final = Script("sweep_queues")
 
 ALL: Final = (
-    CREATE_TASK,
+    CREATE_TASKS,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,
-    FINISH_TASK,
+    FINISH_TASKS,
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,

@@ -71,9 +71,9 @@ TO_BE_SEEN: Final = {
 }
 # What each script would be without one of its cares.
 DEFECTS: Final = {
-    "a lost lease still ends the task": (scripts.FINISH_TASK, "record.lease ~= lease", "false"),
-    "an ended task is ended again": (scripts.FINISH_TASK, "not is_open(record) or expire_if_over", "expire_if_over"),
-    "a worker is not told": (scripts.FINISH_TASK, "record.worker and not by_worker", "false"),
+    "a lost lease still ends the task": (scripts.FINISH_TASKS, "record.lease ~= lease", "false"),
+    "an ended task is ended again": (scripts.FINISH_TASKS, "not is_open(record) or expire_if_over", "expire_if_over"),
+    "a worker is not told": (scripts.FINISH_TASKS, "record.worker and not by_worker", "false"),
     "a returned task goes to the end": (scripts.REQUEUE_TASK, " + record.seq)", " + redis.call('INCR', SEQUENCE))"),
     "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
     "an index is left behind": (scripts.SWEEP_EXPIRED, "redis.call('ZREM', DELAYED, uuid)", ""),
@@ -82,7 +82,7 @@ DEFECTS: Final = {
     "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "redis.call('ZREM', CREATED_INDEX, uuid)", ""),
     "a task is not listed": (scripts.RETRY_TASK, "redis.call('ZADD', CREATED_INDEX, record.seq, uuid)", ""),
     "a deferred task is not counted": (scripts.DEFER_TASK, "count(record.queue, 'deferred', 1)", ""),
-    "an ended task is still counted": (scripts.FINISH_TASK, "count(record.queue, 'delayed', -1)", ""),
+    "an ended task is still counted": (scripts.FINISH_TASKS, "count(record.queue, 'delayed', -1)", ""),
     "a used queue is forgotten": (scripts.SWEEP_QUEUES, "number and number ~= '0'", "false"),
     "a success is retried": (scripts.RETRY_TASK, "old.state ~= 'failed' and old.state ~= 'expired'", "false"),
     "a long payload is not copied": (scripts.RETRY_TASK, "read_value(origin, old, 'payload')", "old.payload"),
@@ -92,11 +92,11 @@ DEFECTS: Final = {
         "local record = bound and read_record(bound)",
         "local record",
     ),
-    "a full queue takes one more": (scripts.CREATE_TASK, "+ 1 - most", "- most"),
-    "delayed tasks are not limited": (scripts.CREATE_TASK, "(known[1] or 0)", "0"),
-    "a more urgent task is dropped": (scripts.CREATE_TASK, "tonumber(priority) < 9 - band", "false"),
+    "a full queue takes one more": (scripts.CREATE_TASKS, "+ 1 - most", "- most"),
+    "delayed tasks are not limited": (scripts.CREATE_TASKS, "(known[1] or 0)", "0"),
+    "a more urgent task is dropped": (scripts.CREATE_TASKS, "tonumber(priority) < 9 - band", "false"),
     "the newest is dropped": (
-        scripts.CREATE_TASK,
+        scripts.CREATE_TASKS,
         "'+inf', 'LIMIT', 0, 1)[1]",
         "'+inf', 'LIMIT', 0, 1)[1] and last[1]",
     ),
