@@ -1,4 +1,4 @@
-"""create_task.lua on a real server."""
+"""create_tasks.lua on a real server."""
 
 from __future__ import annotations
 
@@ -85,12 +85,6 @@ async def test_a_great_sequence_stays_below_a_step_of_priority(store: Store) -> 
     await store.create("third")
     await store.create("urgent", priority=1)
     assert store.pending() == ["urgent", "first", "second", "third"]
-
-
-@pytest.mark.parametrize("payload", [b"", b"[]", b'"' + b"x" * 50_000 + b'"'])
-async def test_the_record_stays_small_whatever_the_payload(store: Store, payload: bytes) -> None:
-    await store.create("u" * 128, queue="q" * 64, payload=payload, idempotency="i" * 32, delay_ms=1_000, max_attempts=3)
-    assert store.encoding("u" * 128) == "listpack"
 
 
 # Attaching
@@ -197,7 +191,7 @@ async def test_a_full_server_refuses_new_tasks_and_keeps_nothing_of_them(store: 
 # Values, short ones inside the record
 
 
-@pytest.mark.parametrize("length", [2, 63, 64, 65, 1_000])
+@pytest.mark.parametrize("length", [2, 511, 512, 513, 1_000])
 async def test_a_value_of_any_length_comes_back(store: Store, length: int) -> None:
     value = b'"' + b"x" * (length - 2) + b'"'
     await store.create(payload=value)
@@ -207,15 +201,13 @@ async def test_a_value_of_any_length_comes_back(store: Store, length: int) -> No
     await store.transitions.finish("t", succeeded(value), lease=claimed.lease)
     document = await store.document()
     assert document["result"] == document["progress"] == "x" * (length - 2)
-    assert store.encoding() == "listpack"
 
 
 async def test_a_value_may_grow_and_shrink(store: Store) -> None:
     claimed = await store.created_and_claimed()
-    for value in (b"1", b'"' + b"x" * 100 + b'"', b"2", b'"' + b"y" * 64 + b'"', b'"' + b"z" * 100 + b'"', b"3"):
+    for value in (b"1", b'"' + b"x" * 600 + b'"', b"2", b'"' + b"y" * 510 + b'"', b'"' + b"z" * 600 + b'"', b"3"):
         await store.transitions.extend("t", claimed.lease, LONG_MS, value)
         assert b'"progress":' + value + b"," in (await store.queries.read("t")).document
-    assert store.encoding() == "listpack"
 
 
 # A full queue

@@ -230,9 +230,8 @@ def test_a_missing_uuid_is_refused(a: Caller) -> None:
 
 
 def _lease(store: redis.Redis, uuid: str) -> str:
-    lease = store.hget(naming.task_key(uuid), "lease")
-    assert isinstance(lease, bytes)
-    return lease.decode()
+    flat: Any = store.eval(READ_FIELDS + "return fields_of(KEYS[1])", 1, naming.task_key(uuid))
+    return dict(zip(flat[::2], flat[1::2], strict=True))[b"lease"].decode()
 
 
 @pytest.fixture
