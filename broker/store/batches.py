@@ -61,8 +61,8 @@ def _batch_of(call: Call) -> Batch | None:
 def _join(batch: Batch, calls: list[Call]) -> Call:
     own = tuple(chain.from_iterable(call.command.arguments for call in calls))
     command = Command(
-        batch.head + own,
+        batch.call(own),
         repeatable=all(call.command.repeatable for call in calls),
-        if_unknown=lambda: batch.whole + own,
+        if_unknown=lambda: batch.whole_call(own),
     )
     return Call(command, _Joined([call.receiver for call in calls]), min(call.deadline for call in calls))

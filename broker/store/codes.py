@@ -21,4 +21,6 @@ class Code(IntEnum):
     DEFERRED = 11
     FOUND = 12
     FULL = 13
-    BROKEN = 14
+    FREE = 14
+    WAITED = 15
+    BROKEN = 16

@@ -21,15 +21,36 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     return packed
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """What calls of one script share that may be joined into one; `head` by its digest, `whole` by its text.
+class ScriptText(Protocol):
+    """A script as the server knows it."""
+
+    @property
+    def source(self) -> str:
+        """Its whole text."""
+
+    @property
+    def digest(self) -> str:
+        """What EVALSHA calls it by."""
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What calls of one script share that may be joined into one: the script, its key and its first arguments.
 
     Neighbours of the same batch leave as one call, whose reply holds an answer for each. A call costs the server
     several microseconds before the script's first line, and a script of several tasks writes an index once.
     """
 
-    head: tuple[Argument, ...]
-    whole: tuple[Argument, ...]
+    script: ScriptText
+    key: str
+    shared: tuple[Argument, ...] = ()
+
+    def call(self, own: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        """One call with the arguments of all that are joined."""
+        return ("EVALSHA", self.script.digest, 1, self.key, *self.shared, *own)
+
+    def whole_call(self, own: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        """The same for a server that does not know the script."""
+        return ("EVAL", self.script.source, 1, self.key, *self.shared, *own)
 
 
 class Command(msgspec.Struct, frozen=True):

@@ -29,6 +29,8 @@ class Connection(asyncio.Protocol):
         self.outstanding: deque[Call] = deque()
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.last_heard = 0.0
+        self.address = ""
+        self.identity = b""
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._on_reply = on_reply
         self._on_push = on_push

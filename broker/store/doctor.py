@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import statistics
 import time
@@ -15,11 +16,12 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from redis.retry import Retry
 
 from broker import naming
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, StoreUnavailableError
 from broker.randomness import new_secret
 from broker.store import rights
 from broker.store.embedded import OLDEST_VERSIONS
-from broker.store.topology import Topology
+from broker.store.server import Server
+from broker.store.topology import Standalone, Topology
 
 Status = Literal["ok", "warn", "fail", "skipped"]
 Role = Literal["api", "worker"]
@@ -68,21 +70,28 @@ def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Rol
     for queue in queues:
         if not naming.is_queue(queue):
             raise ConfigurationError(f"{queue!r} cannot be the name of a queue: it must match {naming.QUEUE_PATTERN}.")
-    topology = Topology.from_url(url)
+    try:
+        server = _master_of(Topology.from_url(url))
+    except StoreUnavailableError as error:
+        return [Finding("connection", "fail", f"{error} Check the URL, and that the sentinels run.")]
     client: Any
-    with redis.Redis.from_url(
-        url,
+    with redis.Redis(
+        **server.client_options(),
         protocol=3,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=ANSWER_DEADLINE_S,
         socket_connect_timeout=ANSWER_DEADLINE_S,
         decode_responses=True,
     ) as client:
-        connection = _connection(client, topology.address)
+        connection = _connection(client, server.address)
         if connection.status == "fail":
             return [connection]
-        patient = Patient(client, topology.address, topology.username or "default", queues, role)
+        patient = Patient(client, server.address, server.username or "default", queues, role)
         return [connection, *(finding for name, check in _checks.items() for finding in _checked(name, check, patient))]
+
+
+def _master_of(topology: Topology) -> Server:
+    return topology.server if isinstance(topology, Standalone) else asyncio.run(topology.locate())
 
 
 def _connection(client: Any, address: str) -> Finding:

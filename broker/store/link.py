@@ -23,6 +23,7 @@ from broker.measures import COMMAND_BOUNDS_S, Histogram
 from broker.store.batches import joined
 from broker.store.commands import Argument, Awaited, Call, Command, Push, Receiver, Reply
 from broker.store.connection import Connection
+from broker.store.greeting import greet
 from broker.store.topology import Topology
 
 log = logging.getLogger("broker.store")
@@ -44,7 +45,6 @@ MEASURED_ONE_IN: Final = 16
 """Replies of which one is timed: enough for a histogram, next to nothing for the others."""
 MOST_OUTSTANDING: Final = 65_536
 """Commands written or waiting; beyond it callers are refused at once rather than queued."""
-OLDEST_SERVER: Final = {"redis": (7, 0), "valkey": (7, 2)}
 
 # Errors by which the server says "not now" or "not here", and that nothing ran.
 _UNAVAILABLE: Final = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")
@@ -59,6 +59,7 @@ class Link:
         topology: Where to connect.
         name: Shown by CLIENT LIST.
         scripts: Sources to load on each new connection, so that the first calls find them.
+        identifies: Whether `identity` is looked up on each new connection, which takes the right to INFO.
         prelude: Asked on each flush for bytes to write before the commands of the tick (subscriptions).
         on_push: Takes each RESP3 push; must not block.
         on_connected: Told of each new connection before the first flush.
@@ -71,6 +72,7 @@ class Link:
         *,
         name: str,
         scripts: tuple[str, ...] = (),
+        identifies: bool = False,
         prelude: Callable[[], bytes] = bytes,
         on_push: Callable[[Push], None] = lambda _push: None,
         on_connected: Callable[[], None] = lambda: None,
@@ -79,6 +81,7 @@ class Link:
         self._topology = topology
         self._name = name
         self._scripts = scripts
+        self._identifies = identifies
         self._prelude = prelude
         self._on_push = on_push
         self._on_connected = on_connected
@@ -89,6 +92,8 @@ class Link:
         self._flush_is_due = False
         self._is_closed = False
         self._connected = asyncio.Event()
+        self._retry_now = asyncio.Event()
+        self._unfollow: Callable[[], None] = lambda: None
         self._keeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._last_reason = "no attempt yet"
@@ -101,6 +106,11 @@ class Link:
     def is_connected(self) -> bool:
         """Whether commands leave at once."""
         return self._connection is not None
+
+    @property
+    def identity(self) -> bytes:
+        """Which server this is, and since when a master; empty without a connection, or if it is not looked up."""
+        return b"" if self._connection is None else self._connection.identity
 
     @property
     def outstanding(self) -> int:
@@ -117,6 +127,7 @@ class Link:
             StoreUnavailableError: No connection in time; the link is closed again.
             ConfigurationError: The server is too old, or refuses the login.
         """
+        self._unfollow = self._topology.follow(self._take_master)
         self._keeper = asyncio.create_task(self._keep_connected())
         self._watch()
         first = asyncio.create_task(self._connected.wait())
@@ -132,6 +143,8 @@ class Link:
 
     async def close(self) -> None:
         """Disconnects for good; what is still outstanding fails."""
+        unfollow, self._unfollow = self._unfollow, lambda: None
+        unfollow()
         if self._watcher is not None:
             self._watcher.cancel()
         if self._keeper is not None:
@@ -244,15 +257,31 @@ class Link:
             finally:
                 self._lose(connection)
             # Full jitter over the upper half: a fleet must not come back in step.
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
+            await self._pause(backoff * random.uniform(0.5, 1.0))  # noqa: S311
             backoff = min(backoff * 2, BACKOFF_MOST_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next attempt to connect; shorter when a master is found meanwhile."""
+        self._retry_now.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._retry_now.wait()
 
     async def _connect(self) -> Connection:
         connection = Connection(self._take_reply, self._on_push)
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
-                await self._topology.open(lambda: connection)
-                await self._greet(connection)
+                server = await self._topology.locate()
+                connection.address = server.address
+                await server.open(lambda: connection)
+                await greet(
+                    connection,
+                    server,
+                    name=self._name,
+                    scripts=self._scripts,
+                    identifies=self._identifies,
+                    deadline=self._loop.time() + CONNECT_DEADLINE_S,
+                )
         except BaseException:
             connection.abort()
             raise
@@ -263,31 +292,12 @@ class Link:
         self._flush()
         return connection
 
-    async def _greet(self, connection: Connection) -> None:
-        greeting = self._topology.greeting(self._name)
-        loads = [("SCRIPT", "LOAD", source) for source in self._scripts]
-        replies = [Awaited(self._loop.create_future()) for _ in [*greeting, *loads]]
-        calls = [
-            Call(Command(arguments), reply, self._loop.time() + CONNECT_DEADLINE_S)
-            for arguments, reply in zip([*greeting, *loads], replies, strict=True)
-        ]
-        connection.write(b"".join(call.packed for call in calls), calls)
-        everything = asyncio.gather(*[reply.future for reply in replies])
-        # Of a connection that is lost meanwhile nobody asks for them any more.
-        everything.add_done_callback(_forget_outcome)
-        parts: list[asyncio.Future[Any]] = [everything, connection.lost]
-        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        if not everything.done():
-            everything.add_done_callback(_forget_outcome)
-            everything.cancel()
-            raise StoreUnavailableError(f"{self._topology.address} closed the connection during the greeting.")
-        try:
-            hello = everything.result()[0]
-        except StoreError as error:
-            if "max number of clients" in str(error):
-                raise StoreUnavailableError(f"{self._topology.address} has no place for another client.") from None
-            raise _unusable(self._topology, str(error)) from None
-        _check_server(self._topology, hello)
+    def _take_master(self, address: str) -> None:
+        """The master is known to be there: a connection to another server is to one that is no master any more."""
+        if self._connection is None:
+            self._retry_now.set()
+        elif self._connection.address != address:
+            self.drop(f"the master is {address} now, and no longer {self._connection.address}")
 
     def _lose(self, connection: Connection | None) -> None:
         if connection is None:
@@ -334,24 +344,3 @@ class Link:
 def _forget_outcome(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _unusable(topology: Topology, reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"Redis at {topology.address} cannot be used ({reason}): check user, password and ACL, or run `broker doctor`."
-    )
-
-
-def _check_server(topology: Topology, hello: Reply) -> None:
-    """Refuses a server that is too old (a setting to change) or a replica (which may pass, after a failover)."""
-    try:
-        kind, version, role = hello[b"server"].decode(), hello[b"version"].decode(), hello[b"role"]
-    except (TypeError, KeyError, AttributeError):
-        raise _unusable(topology, "its greeting is not that of a Redis server") from None
-    oldest = OLDEST_SERVER.get(kind, (7, 0))
-    if tuple(int(part) for part in version.split(".")[:2]) < oldest:
-        raise ConfigurationError(
-            f"{topology.address} runs {kind} {version}; Redis 7.0 or Valkey 7.2 is the oldest that works here."
-        )
-    if role != b"master":
-        raise StoreUnavailableError(f"{topology.address} is a replica, not a master.")

@@ -36,6 +36,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),
+    "EXCLUSIVE": naming.exclusive_prefix(),
+    "EXCLUSIVE_KEY": naming.exclusive_idempotency_prefix(),
     "REQUEST": naming.REQUEST_INFIX,
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
@@ -81,8 +83,7 @@ class Script:
 
     def batch(self, key: str, *shared: Argument) -> Batch:
         """Calls that may be joined: what all of them share; `Command.batched` adds each one's own arguments."""
-        tail = (1, key, *shared)
-        return Batch(("EVALSHA", self.digest, *tail), ("EVAL", self.source, *tail))
+        return Batch(self, key, shared)
 
 
 def _read(path: str) -> str:
@@ -107,6 +108,8 @@ def _constants(text: str) -> list[str]:
 
 
 CREATE_TASKS: Final = Script("create_tasks")
+TAKE_EXCLUSIVE_WAIT: Final = Script("take_exclusive_wait")
+RELEASE_EXCLUSIVE_WAIT: Final = Script("release_exclusive_wait")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
@@ -127,6 +130,8 @@ SWEEP_QUEUES: Final = Script("sweep_queues")
 
 ALL: Final = (
     CREATE_TASKS,
+    TAKE_EXCLUSIVE_WAIT,
+    RELEASE_EXCLUSIVE_WAIT,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,

@@ -7,15 +7,22 @@ CPU time per request, which is what the benchmarks compare, are not touched by t
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Final, NamedTuple
+
+from tests.bench.figures import percentile
 
 _COUNT: Final = re.compile(r"(\d+) requests in ([\d.]+)(s|m)")
-_FAILED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: (.*)")
+_MEDIAN: Final = re.compile(r"50%\s+([\d.]+)(us|ms|s)")
+_FAILED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: connect (\d+), read (\d+), write (\d+)")
+_MILLISECONDS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 class Load(NamedTuple):
@@ -23,6 +30,7 @@ class Load(NamedTuple):
 
     requests: int
     seconds: float
+    p50_ms: float
 
     @property
     def rate(self) -> float:
@@ -30,50 +38,101 @@ class Load(NamedTuple):
         return self.requests / self.seconds
 
 
+class Cost(NamedTuple):
+    """A run, and the CPU time per request that each account was charged meanwhile, in µs. Empty without requests."""
+
+    load: Load
+    cpu_us: Mapping[str, float]
+
+    @property
+    def total_us(self) -> float:
+        """Of all accounts."""
+        return sum(self.cpu_us.values())
+
+
+Accounts = Mapping[str, Callable[[], float]]
+"""By name, what tells the CPU seconds used so far."""
+
+
 def generator() -> str:
     """The load generator that `run` uses."""
     return "wrk" if shutil.which("wrk") else "tests.bench.load"
 
 
-def run(url: str, *, connections: int, seconds: int) -> Load:
-    """GETs `url` over so many connections for so long. Raises RuntimeError when an answer was no 2xx."""
+def run(*urls: str, connections: int, seconds: int) -> Load:
+    """GETs each URL over so many connections for so long, all at the same time.
+
+    Raises:
+        RuntimeError: An answer was no 2xx, or a connection broke.
+    """
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(_command(url, connections, seconds), stdout=subprocess.PIPE, text=True)
+            )
+            for url in urls
+        ]
+        printed = [process.communicate()[0] for process in started]
+    return _joined([_parsed(url, text) for url, text in zip(urls, printed, strict=True)])
+
+
+def charged(accounts: Accounts, work: Callable[[], Load]) -> Cost:
+    """Runs `work` and divides what it cost by its requests."""
+    before = {name: spent() for name, spent in accounts.items()}
+    done = work()
+    spent_us = {name: (spent() - before[name]) * 1e6 for name, spent in accounts.items()}
+    return Cost(done, {name: us / done.requests for name, us in spent_us.items()} if done.requests else {})
+
+
+def _joined(loads: Sequence[Load]) -> Load:
+    """Side by side: the requests of all in the time of the longest."""
+    return Load(
+        sum(load.requests for load in loads),
+        max(load.seconds for load in loads),
+        percentile((load.p50_ms for load in loads), 0.5),
+    )
+
+
+def _command(url: str, connections: int, seconds: int) -> list[str]:
     if generator() == "wrk":
-        return _run_wrk(url, connections, seconds)
-    command = [sys.executable, "-m", "tests.bench.load", url, str(connections), str(seconds)]
-    requests, took = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return Load(int(requests), float(took))
+        return ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
+    return [sys.executable, "-m", "tests.bench.load", url, str(connections), str(seconds)]
 
 
-def _run_wrk(url: str, connections: int, seconds: int) -> Load:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = _COUNT.search(printed)
-    if found is None or _FAILED.search(printed):
+def _parsed(url: str, printed: str) -> Load:
+    if printed.startswith("{"):
+        return Load(**json.loads(printed))
+    count, median, failed = _COUNT.search(printed), _MEDIAN.search(printed), _FAILED.search(printed)
+    # Timeouts alone are slow answers, which the rate tells of.
+    if count is None or median is None or (failed is not None and any(int(number or 0) for number in failed.groups())):
         raise RuntimeError(f"wrk could not load {url}:\n{printed}")
-    return Load(int(found.group(1)), float(found.group(2)))
+    seconds = float(count[2]) * (60 if count[3] == "m" else 1)
+    return Load(int(count[1]), seconds, float(median[1]) * _MILLISECONDS[median[2]])
 
 
 async def _load(url: str, connections: int, seconds: float) -> Load:
     from tests.support.swift_http import SwiftHttp
 
     base, _, path = url.partition("/createTask")
-    end = time.monotonic() + seconds
+    latencies: list[float] = []
+    started = time.monotonic()
     async with SwiftHttp(base) as http:
 
-        async def lane() -> int:
-            count = 0
-            while time.monotonic() < end:
-                answer = await http.get(f"/createTask{path}" if path else "/")
+        async def lane() -> None:
+            while (sent := time.monotonic()) < started + seconds:
+                answer = await http.get(f"/createTask{path}")
                 if answer.status >= 300:
                     raise RuntimeError(f"{url} answered {answer.status}")
-                count += 1
-            return count
+                latencies.append(time.monotonic() - sent)
 
-        started = time.monotonic()
-        counts = await asyncio.gather(*[lane() for _ in range(connections)])
-        return Load(sum(counts), time.monotonic() - started)
+        await asyncio.gather(*[lane() for _ in range(connections)])
+    return Load(len(latencies), time.monotonic() - started, percentile(latencies, 0.5) * 1e3)
+
+
+def _main(arguments: list[str]) -> Any:
+    url, connections, seconds = arguments
+    return asyncio.run(_load(url, int(connections), float(seconds)))._asdict()
 
 
 if __name__ == "__main__":
-    done = asyncio.run(_load(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
-    print(done.requests, done.seconds)
+    print(json.dumps(_main(sys.argv[1:])))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
 from broker import naming
-from broker.errors import IdempotencyMismatchError, QueueFullError, StoreUnavailableError, TaskConflictError
+from broker.errors import (
+    IdempotencyMismatchError,
+    QueueFullError,
+    StoreError,
+    StoreUnavailableError,
+    TaskConflictError,
+)
+from broker.store.transitions import Created
 from broker.task import TaskState
 from tests.support.store import LONG_MS, Store, answered, new_task, rung, succeeded
 
@@ -301,3 +309,45 @@ async def test_a_lowered_limit_is_reached_over_several_creates(store: Store) -> 
     for number in range(5):
         await store.create(f"y{number}", most_pending=5, drops_oldest=True)
     assert store.pending() == [f"y{number}" for number in range(5)]
+
+
+# Several in one call
+
+
+async def test_several_in_one_call_are_as_several_calls(store: Store) -> None:
+    """Among them one that attaches to its neighbour, one in conflict, and one that a full queue refuses."""
+    news = [
+        new_task("a"),
+        new_task("b", priority=1),
+        new_task("a"),
+        new_task("a", payload=b"1"),
+        new_task("c", most_pending=2),
+    ]
+    before = store.raw.info("commandstats")["cmdstat_evalsha"]["calls"]
+    told = await asyncio.gather(*[store.transitions.create(new) for new in news], return_exceptions=True)
+    assert store.raw.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 2  # `most_pending` is another batch
+    assert [one.is_new if isinstance(one, Created) else type(one) for one in told] == [
+        True,
+        True,
+        False,
+        TaskConflictError,
+        QueueFullError,
+    ]
+    assert store.pending() == ["b", "a"]
+
+
+async def test_a_damaged_record_harms_no_neighbour(store: Store) -> None:
+    store.raw.rpush(naming.task_key("b"), "no record")
+    told = await asyncio.gather(*[store.transitions.create(new_task(uuid)) for uuid in "abc"], return_exceptions=True)
+    assert [type(one) for one in told] == [Created, StoreError, Created]
+    assert store.pending() == ["a", "c"]
+    assert store.indexes("a") == store.indexes("c") == {"pending", "expiring"}
+
+
+async def test_a_full_queue_drops_what_its_own_call_has_made(store: Store) -> None:
+    news = [new_task(uuid, most_pending=2, drops_oldest=True) for uuid in "abcd"]
+    assert all(one.is_new for one in await asyncio.gather(*[store.transitions.create(new) for new in news]))
+    assert store.pending() == ["c", "d"]
+    for uuid in "ab":
+        assert (await store.queries.read(uuid)).state is TaskState.FAILED
+        assert store.indexes(uuid) == {"retained", "ended"}

@@ -21,8 +21,6 @@ from tests.support.readme import LANGUAGES, README, ROOT, Readme
 UNITS = {"_s": ("s", "秒"), "_mb": ("MiB",), "_bytes": ("bytes", "字节")}
 SERVICES = ROOT / "services" / "broker_services"
 CREATEBRANCH = SERVICES / "worker"
-# Known, and refused by this version.
-REFUSED_FIELDS = {"exclusive"}
 # Files in the folder of a reader who follows the README.
 READERS_FILES = ("ask.py", "create.py", "jobs.py", "app.git")
 
@@ -100,16 +98,16 @@ def test_codes_table_is_complete_and_right(readme: Readme) -> None:
 
 
 def test_every_operation_is_in_the_table(readme: Readme) -> None:
-    calls = {row[0].strip("`") for row in readme.rows(r"`[A-Z]+ /\w+`")}
+    calls = {row[0].strip("`") for row in readme.rows(r"`[A-Z]+ /[\w/{}]+`")}
     assert calls == {f"{operation.methods[0]} {operation.path}" for operation in OPERATIONS}
 
 
 def test_every_field_is_in_its_row(readme: Readme) -> None:
-    rows = {row[0].strip("`"): row[1] for row in readme.rows(r"`[A-Z]+ /\w+`")}
+    rows = {row[0].strip("`"): row[1] for row in readme.rows(r"`[A-Z]+ /[\w/{}]+`")}
     for operation in OPERATIONS:
         fields = set(operation.request.__struct_fields__) if operation.request else set()
         row = rows[f"{operation.methods[0]} {operation.path}"]
-        assert fields - REFUSED_FIELDS <= set(re.findall("`([^`]+)`", row)), operation.name
+        assert fields <= set(re.findall("`([^`]+)`", row)), operation.name
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from broker import executor as executor_module
-from broker import naming
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
 from broker.handlers import Handler

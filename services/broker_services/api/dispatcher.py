@@ -12,7 +12,7 @@ from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, S
 from broker_services.api.calls.shared import Api
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS
-from broker_services.api.operations import BY_PATH, Operation
+from broker_services.api.operations import BY_PARENT, BY_PATH, METHODS, Operation
 from broker_services.api.problems import HttpError, problem_answer
 
 log = logging.getLogger("broker.api")
@@ -34,7 +34,7 @@ class Dispatcher:
         self._face = face
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = BY_PATH.get(scope["path"]) if scope["type"] == "http" else None
+        operation = (BY_PATH.get(scope["path"]) or _with_parameter(scope)) if scope["type"] == "http" else None
         if operation is None:
             await self._face(scope, receive, self._documents(send))
             return
@@ -55,27 +55,21 @@ class Dispatcher:
             self._guard(operation, request)
             return await operation.call(self._api, request)
         except BrokerError as error:
-            return problem_answer(error, path=request.path, language=request.language)
+            return problem_answer(error, path=request.instance, language=request.language)
         except ClientGoneError:
             raise
         except Exception:
             log.exception("%s %s failed.", request.method, request.path)
             return problem_answer(
-                HttpError("internal-error", _UNEXPECTED), path=request.path, language=request.language
+                HttpError("internal-error", _UNEXPECTED), path=request.instance, language=request.language
             )
 
     def _guard(self, operation: Operation, request: HttpRequest) -> None:
         """Refuses methods that the operation does not take, callers whose key does not allow it, and GETs that nobody
         meant to send. All of that is in the head: no byte of the body has been read."""
-        allowed = operation.methods
-        if operation.writes and self._api.settings.get_writes == "off":
-            allowed = tuple(method for method in allowed if method != "GET")
-        if request.method not in allowed:
-            raise HttpError(
-                "method-not-allowed",
-                f"{operation.path} takes {' and '.join(allowed)}, not {request.method[:32]}.",
-                (b"allow", ", ".join(allowed).encode()),
-            )
+        get_is_off = operation.writes and self._api.settings.get_writes == "off"
+        if request.method not in operation.methods or (get_is_off and request.method == "GET"):
+            raise _not_allowed(operation, request.method, get_is_off)
         if self._api.access is not None and operation.scope is not None:
             self._api.access.check(request.header(b"authorization"), operation.scope)
         if operation.writes and request.method == "GET":
@@ -94,13 +88,32 @@ class Dispatcher:
         return send_with_headers
 
 
+def _with_parameter(scope: Scope) -> Operation | None:
+    """The operation whose path ends with a parameter; its value goes where ASGI frameworks put it."""
+    parent, _, value = scope["path"].rpartition("/")
+    path = BY_PARENT.get(parent)
+    if path is None:
+        return None
+    scope["path_params"] = {path.name: value}
+    return path.operation(scope["method"])
+
+
+def _not_allowed(operation: Operation, method: str, get_is_off: bool) -> HttpError:
+    allowed = [known for known in METHODS[operation.path] if not (get_is_off and known == "GET")]
+    return HttpError(
+        "method-not-allowed",
+        f"{operation.path} takes {' and '.join(allowed)}, not {method[:32]}.",
+        (b"allow", ", ".join(allowed).encode()),
+    )
+
+
 def _refuse_unmeant(request: HttpRequest) -> None:
     """A browser's prefetch, or a page of another site, must change nothing."""
     purpose = request.header(b"sec-purpose") or request.header(b"purpose") or ""
     if "prefetch" in purpose.lower():
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")
     if (request.header(b"sec-fetch-site") or "").strip().lower() == "cross-site":
-        raise HttpError("forbidden", "A page of another site may not change tasks by GET; use POST.")
+        raise HttpError("forbidden", "A page of another site may not change anything by GET; use POST.")
 
 
 async def write(answer: Answer, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 from msgspec import Raw
@@ -54,6 +54,11 @@ class HttpRequest:
         return None if value is None else value.decode("latin-1")
 
     @property
+    def instance(self) -> str:
+        """The path as a problem names it: what a caller put into it is escaped again."""
+        return quote(self.path, safe="/:@!$&'()*+,;=~")
+
+    @property
     def language(self) -> Language:
         """What its sender reads."""
         accept = self.header(b"accept-language")
@@ -70,6 +75,12 @@ class HttpRequest:
     def media_type(self) -> str:
         """Of the body, lower-case and without parameters; empty when the sender names none."""
         return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+    # Path
+
+    def read_path(self, request_type: type[T]) -> T:
+        """The path's parameter as a request. Raises InvalidRequestError."""
+        return convert(self.scope["path_params"], request_type, from_text=True)
 
     # Query
 

@@ -41,6 +41,7 @@ _SECURITY_SCHEME: Final = {
 _HEADER_BOUNDS: Final[Mapping[str, Mapping[str, int]]] = {
     "Idempotency-Key": {"minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX_CHARS},
 }
+WITH_BODY: Final = ("POST", "PUT")
 _RAW: Final = "With `raw=1` the body is the result, and the other fields are read from the query."
 _PROBLEM_HEADERS: Final[Mapping[int, str]] = {
     401: "WWW-Authenticate",
@@ -70,9 +71,16 @@ def openapi_document(version: str, *, needs_keys: bool = False) -> dict[str, Any
     return {
         "openapi": "3.1.0",
         "info": {"title": "createbranch-broker", "version": version, "description": _DESCRIPTION},
-        "paths": {operation.path: _path(operation, components, needs_keys) for operation in OPERATIONS},
+        "paths": _paths(components, needs_keys),
         "components": {"schemas": components, "securitySchemes": {_KEY: _SECURITY_SCHEME}},
     }
+
+
+def _paths(components: Mapping[str, Any], needs_keys: bool) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {}).update(_path(operation, components, needs_keys))
+    return paths
 
 
 def _path(operation: Operation, components: Mapping[str, Any], needs_keys: bool) -> dict[str, Any]:
@@ -92,19 +100,34 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
     document: dict[str, Any] = {
         "operationId": name,
         "summary": operation.summary,
-        "parameters": [_header_parameter(header) for header in operation.headers],
+        "parameters": [*_path_parameters(operation), *(_header_parameter(header) for header in operation.headers)],
         "responses": _responses(operation, method),
     }
+    if operation.body is not None and method in WITH_BODY:
+        document["requestBody"] = _value_body(operation)
+        return document
     if operation.request is None:
         return document
     schema = components[operation.request.__name__]
-    if method == "POST":
+    if method in WITH_BODY:
         document["requestBody"] = {"required": "required" in schema, **_request_body(operation)}
     else:
         document["parameters"] += list(_query_parameters(schema))
     if operation.raw:
         document["parameters"] += _raw_parameters(schema if method == "POST" else {"properties": {}})
     return document
+
+
+def _path_parameters(operation: Operation) -> Iterable[dict[str, Any]]:
+    if operation.parameter is not None:
+        _, components = msgspec.json.schema_components([operation.parameter], ref_template=_REF)
+        for name, member in components[operation.parameter.__name__]["properties"].items():
+            yield {"name": name, "in": "path", "required": True, "schema": member}
+
+
+def _value_body(operation: Operation) -> dict[str, Any]:
+    schema = msgspec.json.schema_components([operation.body], ref_template=_REF)[0][0]
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _header_parameter(name: str) -> dict[str, Any]:

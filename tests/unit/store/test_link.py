@@ -18,6 +18,7 @@ from broker.store import link as link_module
 from broker.store import scripts
 from broker.store.commands import Command
 from broker.store.link import Link
+from broker.store.server import Server
 from broker.store.topology import Topology
 from tests.support.fake_server import OK, Answer, fake_server, hello, polite
 from tests.support.proxy import Proxy
@@ -240,13 +241,13 @@ async def test_what_comes_while_a_connection_closes_waits_for_the_next(redis_url
 def test_a_connection_that_closes_before_it_is_greeted(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write to a transport that is closed raises on uvloop, and must not end the reconnecting."""
     uvloop = pytest.importorskip("uvloop")
-    open_transport = Topology.open
+    open_transport = Server.open
     openings = 0
 
-    async def open_and_lose_the_second(topology: Topology, factory: Callable[[], Any]) -> None:
+    async def open_and_lose_the_second(server: Server, factory: Callable[[], Any]) -> None:
         nonlocal openings
         openings += 1
-        await open_transport(topology, factory)
+        await open_transport(server, factory)
         if openings == 2:
             connection = factory()
             connection.abort()
@@ -259,7 +260,7 @@ def test_a_connection_that_closes_before_it_is_greeted(redis_url: str, monkeypat
         assert await link.send(Command(("PING",), repeatable=True)) == b"PONG"
         await link.close()
 
-    monkeypatch.setattr(Topology, "open", open_and_lose_the_second)
+    monkeypatch.setattr(Server, "open", open_and_lose_the_second)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(reconnect())
     assert openings == 3

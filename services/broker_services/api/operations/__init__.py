@@ -7,8 +7,16 @@ from typing import Final
 
 from broker_services.api.operations import health, queues, tasks
 from broker_services.api.operations.operation import Operation, Outcome
+from broker_services.api.operations.paths import ParameterPath, methods_by_path, parameter_paths
 
 OPERATIONS: Final = (*tasks.OPERATIONS, *queues.OPERATIONS, *health.OPERATIONS)
-BY_PATH: Final[Mapping[str, Operation]] = {operation.path: operation for operation in OPERATIONS}
+BY_PATH: Final[Mapping[str, Operation]] = {
+    operation.path: operation for operation in OPERATIONS if operation.parameter is None
+}
+"""What is served at exactly this path: one operation each."""
+BY_PARENT: Final[Mapping[str, ParameterPath]] = parameter_paths(OPERATIONS)
+"""What is served below this path, where the last segment is a parameter."""
+METHODS: Final[Mapping[str, tuple[str, ...]]] = methods_by_path(OPERATIONS)
+"""All methods of a path, for whoever sent another one."""
 
-__all__ = ["BY_PATH", "OPERATIONS", "Operation", "Outcome"]
+__all__ = ["BY_PARENT", "BY_PATH", "METHODS", "OPERATIONS", "Operation", "Outcome"]

@@ -1,0 +1,97 @@
+"""What processes have used, by the system's own accounting: CPU time and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, cast
+
+import redis
+
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_PROC: Final = Path("/proc")
+# Of /proc/PID/stat, counted behind the program's name.
+_PARENT: Final = 1
+_OWN: Final = slice(11, 13)
+_OWN_AND_CHILDREN: Final = slice(11, 15)
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process and its threads, in seconds."""
+    return sum(map(int, _stat(pid)[_OWN])) / _TICKS_PER_S
+
+
+def tree_cpu_s(pid: int) -> float:
+    """The same of a process, all below it, and those of them that have ended."""
+    return sum(sum(map(int, fields[_OWN_AND_CHILDREN])) for fields in _tree(pid)) / _TICKS_PER_S
+
+
+def private_bytes(pid: int) -> int:
+    """What ending the process would give back: memory that it shares with nobody."""
+    lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+class ServerAccount:
+    """The accounting of a Redis server, from INFO.
+
+    Args:
+        url: The server.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._client = redis.Redis.from_url(url)
+
+    def cpu_s(self) -> float:
+        """User and system time in seconds."""
+        info = self._info("cpu")
+        return float(info["used_cpu_user"] + info["used_cpu_sys"])
+
+    def used_bytes(self) -> int:
+        """Memory that its allocator has given out."""
+        return int(self._info("memory")["used_memory"])
+
+    def network_bytes(self) -> tuple[int, int]:
+        """What came in and went out by the network so far."""
+        info = self._info("stats")
+        return int(info["total_net_input_bytes"]), int(info["total_net_output_bytes"])
+
+    def channels(self, pattern: str) -> int:
+        """How many channels of this pattern have subscribers."""
+        return len(cast("list[bytes]", self._client.pubsub_channels(pattern)))
+
+    def clear(self) -> None:
+        """Forgets all data."""
+        self._client.flushall()
+
+    def close(self) -> None:
+        """Disconnects."""
+        self._client.close()
+
+    def _info(self, section: str) -> dict[str, Any]:
+        return self._client.info(section)
+
+
+def _tree(root: int) -> Iterator[list[str]]:
+    known = {root}
+    yield _stat(root)
+    # A child's id may be lower than its parent's once ids start again, so until nothing is new.
+    found = True
+    while found:
+        found = False
+        for pid in (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()):
+            if pid in known:
+                continue
+            try:
+                fields = _stat(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[_PARENT]) in known:
+                known.add(pid)
+                found = True
+                yield fields
+
+
+def _stat(pid: int) -> list[str]:
+    return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
