@@ -33,9 +33,10 @@ from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
-from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
+from broker.store.queries import Page, QueueNumbers, StoredTask
+from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Changed, Transitions
+from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
 
@@ -81,23 +82,24 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
-        self.transitions = Transitions(self._link)
-        self.queries = Queries(self._link)
+        self._store = Session(topology, name=self.name, wait_replicas=self.settings.wait_replicas)
+        self.transitions = self._store.transitions
+        self.queries = self._store.queries
         self.subscriptions = Subscriptions(
             topology,
             name=self.name,
             queries=self.queries,
             scripts=(scripts.CREATE_TASKS.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
+            fence=self._store.fence,
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
         self.exclusive = ExclusiveHolding(self.holding, self.hub)
-        await self._link.open()
+        await self._store.open()
         try:
             await self.subscriptions.open()
         except BaseException:
-            await self._link.close()
+            await self._store.close()
             raise
         self.hub.start()
         self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
@@ -115,12 +117,15 @@ class Broker:
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
-        await self._link.close()
+        await self._store.close()
 
     @property
     def links(self) -> Mapping[str, Link]:
-        """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
-        return {"commands": self._link, "subscriptions": self.subscriptions.link}
+        """The connections to Redis, by what each is for: `commands`, the hub's `subscriptions`, `fences` if there are.
+
+        Fences are only where `wait_replicas` is set.
+        """
+        return {**self._store.links, "subscriptions": self.subscriptions.link}
 
     # For programs: values are Python objects
 

@@ -64,6 +64,11 @@ def probe_channel(instance: str) -> str:
     return f"broker:probe:{instance}"
 
 
+def fence_channel() -> str:
+    """Where fences are published; nobody listens."""
+    return "broker:fence"
+
+
 def worker_channel_prefix() -> str:
     """What a worker's name is appended to for its own channel."""
     return "broker:worker:"

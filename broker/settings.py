@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
     drain_s: MaybeSeconds = 10.0
+    wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     get_writes: Literal["on", "off"] = "on"
     api_keys_file: str = ""
     git_root: str = "repositories"

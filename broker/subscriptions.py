@@ -11,13 +11,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from broker import naming
 from broker.background import Background
 from broker.errors import StoreError, StoreUnavailableError
 from broker.probe import Probe
-from broker.store.commands import Command, Push, Receiver, Reply, pack
+from broker.store.commands import Command, Push, Receiver, Reply, Sender, pack
+from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
 from broker.store.queries import Queries
 from broker.store.topology import Topology
@@ -52,6 +54,22 @@ class Topic(Listener, Protocol):
         """Whether somebody wants it now."""
 
 
+class _Confirmed:
+    """Takes pushes that replicas have confirmed; one that they don't is lost, as messages may be."""
+
+    is_abandoned = False
+
+    def __init__(self, take: Callable[[Push], None]) -> None:
+        self._take = take
+
+    def succeed(self, push: Push) -> None:
+        """It is confirmed."""
+        self._take(push)
+
+    def fail(self, error: Exception) -> None:
+        """It is not: everybody looks again when replicas confirm again."""
+
+
 class Subscriptions:
     """The subscription connection of one process.
 
@@ -60,9 +78,18 @@ class Subscriptions:
         name: This process, for CLIENT LIST and its probe channel.
         queries: Publish, on another connection: large replies have no place on this one.
         scripts: What is called on this connection.
+        fence: Where replicas have to confirm what is told, messages and replies of this connection too.
     """
 
-    def __init__(self, topology: Topology, *, name: str, queries: Queries, scripts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        name: str,
+        queries: Queries,
+        scripts: Sequence[str] = (),
+        fence: Fence | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._topics: dict[bytes, Topic] = {}
         self._actual: set[bytes] = set()
@@ -77,11 +104,16 @@ class Subscriptions:
             topology,
             name=f"broker-hub-{name}",
             scripts=tuple(scripts),
+            identifies=fence is not None,
             prelude=self._changes,
-            on_push=self._take_push,
+            on_push=self._take_push if fence is None else partial(self._take_push_fenced, fence),
             on_connected=self._subscribe_anew,
             on_lost=self._forget_subscriptions,
         )
+        self._confirmed = _Confirmed(self._take_push)
+        self._sender: Sender = self.link if fence is None else FencedLink(self.link, fence)
+        if fence is not None:
+            fence.on_restored(self._look_again)
         self._probe = Probe(naming.probe_channel(name).encode(), self.link, queries)
         self._always: dict[bytes, Listener] = {self._probe.name: self._probe}
 
@@ -167,10 +199,13 @@ class Subscriptions:
     def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
         subscriber may have outstanding."""
-        self.link.hand(command, receiver)
+        self._sender.hand(command, receiver)
 
     async def ask(self, command: Command) -> Reply:
-        """The same, awaited. Raises StoreUnavailableError, StoreError."""
+        """The same, awaited, for what is not told to anybody: no replica confirms it.
+
+        Raises StoreUnavailableError, StoreError.
+        """
         return await self.link.send(command)
 
     async def confirm(self) -> None:
@@ -228,6 +263,17 @@ class Subscriptions:
                 await callback()
         except (StoreUnavailableError, StoreError) as error:
             log.warning("What a reconnect missed could not be looked at (%s); a later check will.", error)
+
+    def _look_again(self) -> None:
+        """Replicas confirm again: messages that came meanwhile were kept from their listeners."""
+        self._background.spawn(self._recover(), "recovery of messages")
+
+    def _take_push_fenced(self, fence: Fence, push: Push) -> None:
+        """A message tells of a change: nobody hears of it before replicas have it."""
+        if push[0] != b"message" or push[1] == self._probe.name:
+            self._take_push(push)
+        elif push[1] in self._topics or push[1] in self._always:
+            fence.hand(self.link, self._confirmed, push)
 
     def _take_push(self, push: Push) -> None:
         kind = push[0]

@@ -79,6 +79,16 @@ class Receiver(Protocol):
         """It will not come: StoreUnavailableError or StoreError."""
 
 
+class Sender(Protocol):
+    """Takes commands: a link, or what stands before one."""
+
+    def send(self, command: Command) -> asyncio.Future[Reply]:
+        """Gives the reply."""
+
+    def hand(self, command: Command, receiver: Receiver) -> None:
+        """The same for a receiver."""
+
+
 class Awaited:
     """The receiver of a command that somebody awaits."""
 

@@ -97,6 +97,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._last_reason = "no attempt yet"
+        self._master_seen = float("-inf")
         self._replies = 0
         self.connections_made = 0
         self.commands_unavailable = 0
@@ -111,6 +112,11 @@ class Link:
     def identity(self) -> bytes:
         """Which server this is, and since when a master; empty without a connection, or if it is not looked up."""
         return b"" if self._connection is None else self._connection.identity
+
+    @property
+    def master_seen_at(self) -> float:
+        """The last time, by the loop's clock, at which the server is known to have been the master still."""
+        return self._master_seen if self._topology.is_watched else self._loop.time()
 
     @property
     def outstanding(self) -> int:
@@ -296,7 +302,9 @@ class Link:
         """The master is known to be there: a connection to another server is to one that is no master any more."""
         if self._connection is None:
             self._retry_now.set()
-        elif self._connection.address != address:
+        elif self._connection.address == address:
+            self._master_seen = self._loop.time()
+        else:
             self.drop(f"the master is {address} now, and no longer {self._connection.address}")
 
     def _lose(self, connection: Connection | None) -> None:

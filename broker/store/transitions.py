@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -22,8 +23,8 @@ from broker.randomness import new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Batch, Command, Reply
-from broker.store.link import Link
+from broker.store.commands import Batch, Command, Reply, Sender
+from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
 from broker.task import TaskState
 
@@ -151,11 +152,15 @@ class Transitions:
     """Every change of state that the store knows.
 
     Args:
-        link: The connection that the scripts run on.
+        link: What the scripts are sent by.
+        aside: The same connection for what nobody is told of; None for `link` itself. They differ where a reply is
+            only given when replicas have confirmed it.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Sender, aside: Sender | None = None) -> None:
         self._link = link
+        self._aside = aside or link
+        self._claims_in_doubt = False
 
     async def create(self, new: NewTask) -> Created:
         """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
@@ -186,15 +191,33 @@ class Transitions:
         return _read_retried(reply, retry)
 
     async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
-        """Takes up to so many tasks of each queue, highest priority first, then oldest."""
+        """Takes up to so many tasks of each queue, highest priority first, then oldest.
+
+        Raises:
+            UnconfirmedError: Replicas don't confirm the claim. Its tasks are given back, and none are claimed until
+                replicas confirm again: attempts are not to be used up meanwhile.
+        """
+        if self._claims_in_doubt:
+            await self._link.send(Command(("PING",), repeatable=True))
+            self._claims_in_doubt = False
         arguments: list[str | int] = [worker, new_secret(), lease_ms]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
-        reply = await self._link.send(
-            scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
-        )
+        command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
+        try:
+            reply = await self._link.send(command)
+        except UnconfirmedError as error:
+            self._claims_in_doubt = True
+            for row in error.reply:
+                self._return(_read_claimed(row))
+            raise
         return [_read_claimed(row) for row in reply]
+
+    def _return(self, claimed: Claimed) -> None:
+        """Gives a task back that nobody will run, without waiting for the answer."""
+        command = _requeue_command(claimed.uuid, claimed.lease, failed=False, delay_ms=0, completion=None)
+        self._aside.send(command).add_done_callback(_forget_outcome)
 
     async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
         """Renews a lease; gives its new end in milliseconds, or the state in which somebody else ended the task.
@@ -255,7 +278,7 @@ class Transitions:
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
         command = scripts.TAKE_TURN.command(naming.sweep_turn_key(), sweeper, turn_ms, repeatable=True)
-        return bool(await self._link.send(command))
+        return bool(await self._aside.send(command))
 
     async def sweep_leases(self) -> int:
         """Requeues or fails tasks whose lease ran out; how many."""
@@ -292,30 +315,38 @@ class Transitions:
             command = scripts.REPORT_PRESENCE.command(
                 naming.queues_key(), process, ttl_ms, kind, *words, repeatable=True
             )
-            await self._link.send(command)
+            await self._aside.send(command)
 
     async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
-        return int(await self._link.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
+        return int(await self._aside.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
 
     async def _requeue(
         self, uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None
     ) -> Code:
-        reply = await self._link.send(
-            scripts.REQUEUE_TASK.command(
-                naming.task_key(uuid),
-                uuid,
-                lease,
-                _flag(failed),
-                delay_ms,
-                completion.error if completion else "",
-                "",
-                repeatable=False,
-            )
-        )
+        command = _requeue_command(uuid, lease, failed=failed, delay_ms=delay_ms, completion=completion)
+        reply = await self._link.send(command)
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
             raise _already_final(uuid, reply)
         return Code(reply[0])
+
+
+def _requeue_command(uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None) -> Command:
+    return scripts.REQUEUE_TASK.command(
+        naming.task_key(uuid),
+        uuid,
+        lease,
+        _flag(failed),
+        delay_ms,
+        completion.error if completion else "",
+        "",
+        repeatable=False,
+    )
+
+
+def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _read_claimed(row: list[Any]) -> Claimed:

@@ -97,7 +97,7 @@ def test_an_error_is_everybodys() -> None:
 def test_it_is_abandoned_when_all_have_left() -> None:
     calls = [call("a"), call("b")]
     (one,) = joined(calls)
-    calls[0].receiver.is_abandoned = True  # type: ignore[misc, attr-defined]
+    calls[0].receiver.is_abandoned = True  # type: ignore[misc]
     assert not one.receiver.is_abandoned
-    calls[1].receiver.is_abandoned = True  # type: ignore[misc, attr-defined]
+    calls[1].receiver.is_abandoned = True  # type: ignore[misc]
     assert one.receiver.is_abandoned
