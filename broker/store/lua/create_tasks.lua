@@ -15,7 +15,7 @@
 --
 -- @include clock integer record task_json admit register each changes
 local most_pending, drops_oldest = tonumber(ARGV[1]), ARGV[2] == '1'
-local now = now_ms()
+local now, most_new = now_ms(), (#ARGV - 2) / 13
 
 local function attach(uuid, record, wants_document)
   return { ATTACHED, uuid, record.seal, record.state, record.attempt, record.created, record.expires,
@@ -65,7 +65,7 @@ local function create(start)
     return { FULL, uuid }
   end
   record = {
-    queue = queue, state = 'pending', attempt = 0, priority = tonumber(priority), seq = next_sequence(), created = now,
+    queue = queue, state = 'pending', attempt = 0, priority = tonumber(priority), seq = next_sequence(most_new), created = now,
     expires = now + ttl, retention = tonumber(retention), seal = seal, fingerprint = fingerprint, size = #payload,
     max_attempts = tonumber(max_attempts), due = delay ~= '0' and now + delay or nil,
   }

@@ -40,7 +40,7 @@ if not admit(old.queue, old.priority, tonumber(ARGV[5]), ARGV[6] == '1', now) th
 end
 
 local record = {
-  queue = old.queue, state = 'pending', attempt = 0, priority = old.priority, seq = next_sequence(), created = now,
+  queue = old.queue, state = 'pending', attempt = 0, priority = old.priority, seq = next_sequence(1), created = now,
   expires = now + old.expires - old.created, retention = old.retention, seal = ARGV[3], fingerprint = old.fingerprint,
   size = old.size, max_attempts = old.max_attempts, idempotency = idempotency ~= '' and idempotency or nil,
   retry_of = origin,

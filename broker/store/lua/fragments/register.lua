@@ -6,14 +6,14 @@ local function register(uuid, record)
   index(CREATED_INDEX, uuid, integer(record.seq))
 end
 
+-- next_sequence(most): a new task's age, where the run makes so many at most. Drawn once for all: what a run does not
+-- use is never used, and does no harm.
 local next_seq, last_seq = 1, 0
-local SEQUENCE_BLOCK = 8
 
--- next_sequence(): a new task's age. Drawn in blocks: what a run does not use is never used, and does no harm.
-local function next_sequence()
+local function next_sequence(most)
   if next_seq > last_seq then
-    last_seq = redis.call('INCRBY', SEQUENCE, SEQUENCE_BLOCK)
-    next_seq = last_seq - SEQUENCE_BLOCK + 1
+    last_seq = redis.call('INCRBY', SEQUENCE, most)
+    next_seq = last_seq - most + 1
   end
   next_seq = next_seq + 1
   return next_seq - 1
