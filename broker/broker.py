@@ -94,7 +94,7 @@ class Broker:
             topology,
             name=self.name,
             queries=self.queries,
-            scripts=(scripts.CREATE_TASK.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
+            scripts=(scripts.CREATE_TASKS.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
             fence=self._store.fence,
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)

@@ -15,7 +15,7 @@ from typing import Final
 
 from broker import naming
 from broker.store.codes import Code
-from broker.store.commands import Command
+from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 
@@ -86,6 +86,10 @@ class Script:
             if_unknown=lambda: ("EVAL", self.source, *tail),
         )
 
+    def batch(self, key: str, *shared: Argument) -> Batch:
+        """Calls that may be joined: what all of them share; `Command.batched` adds each one's own arguments."""
+        return Batch(self, key, shared)
+
 
 def _read(path: str) -> str:
     return resources.files("broker.store").joinpath("lua", path).read_text(encoding="utf-8")
@@ -108,13 +112,13 @@ def _constants(text: str) -> list[str]:
     return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
 
 
-CREATE_TASK: Final = Script("create_task")
+CREATE_TASKS: Final = Script("create_tasks")
 TAKE_EXCLUSIVE_WAIT: Final = Script("take_exclusive_wait")
 RELEASE_EXCLUSIVE_WAIT: Final = Script("release_exclusive_wait")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
-FINISH_TASK: Final = Script("finish_task")
+FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
@@ -134,13 +138,13 @@ READ_VALUES: Final = Script("read_values")
 READ_CHANGES: Final = Script("read_changes")
 
 ALL: Final = (
-    CREATE_TASK,
+    CREATE_TASKS,
     TAKE_EXCLUSIVE_WAIT,
     RELEASE_EXCLUSIVE_WAIT,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,
-    FINISH_TASK,
+    FINISH_TASKS,
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,
