@@ -17,6 +17,7 @@ from typing import Final
 
 from broker import naming
 from broker.background import Background
+from broker.capacity import Capacity
 from broker.deadlines import MOST_S, Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import (
@@ -25,11 +26,9 @@ from broker.errors import (
     StoreUnavailableError,
     TaskAlreadyFinalError,
     TaskNotFoundError,
-    TooManyWaitersError,
 )
 from broker.requests import Claim, milliseconds
 from broker.response_hub import ResponseHub
-from broker.settings import Settings
 from broker.store.queries import Queries
 from broker.store.transitions import Claimed, ClaimWish, Transitions
 from broker.subscriptions import LEAVE_AFTER_S
@@ -131,10 +130,11 @@ class Claiming:
     """The claims of one process.
 
     Args:
-        hub: Its subscriptions and its clock; the calls it holds count for the same limit.
+        hub: Its subscriptions and its clock.
         transitions: Claims and gives back.
         queries: Asks for the right to hear a queue's requests.
-        settings: The lease, and the most calls to hold.
+        capacity: How many calls this process may hold.
+        lease_s: How long a claim is its caller's.
         name: This process.
     """
 
@@ -143,7 +143,9 @@ class Claiming:
         hub: ResponseHub,
         transitions: Transitions,
         queries: Queries,
-        settings: Settings,
+        capacity: Capacity,
+        *,
+        lease_s: float,
         name: str,
     ) -> None:
         self._hub = hub
@@ -151,8 +153,9 @@ class Claiming:
         self._deadlines = hub.deadlines
         self._transitions = transitions
         self._queries = queries
-        self._lease_s = settings.lease_s
-        self._max_waiters = settings.max_waiters
+        self._capacity = capacity
+        capacity.count(lambda: len(self._waiting))
+        self._lease_s = lease_s
         self._name = name
         self._bells: dict[str, Bell] = {}
         self._waiting: set[WaitingClaim] = set()
@@ -204,7 +207,7 @@ class Claiming:
             return []
         if wait_s <= 0:
             return await self._ask(wish, None)
-        self._refuse_beyond_limit()
+        self._capacity.refuse_beyond()
         # uvloop has no timer that never ends.
         ends = self._deadlines.loop.time() + min(wait_s, MOST_S)
         claim = self._enter(wish)
@@ -221,13 +224,6 @@ class Claiming:
         """Returns tasks whose claimer never heard of them."""
         for task in claimed:
             self._returns.spawn(self._give_back(task), f"return of task {task.uuid}")
-
-    def _refuse_beyond_limit(self) -> None:
-        held = self._hub.held + len(self._waiting)
-        if held >= self._max_waiters:
-            raise TooManyWaitersError(
-                f"{held} calls are held here, and no more: ask another instance, or without a wait."
-            )
 
     # Asking
 

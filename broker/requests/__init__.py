@@ -1,6 +1,17 @@
 """What callers may ask: one typed, checked definition each, for HTTP, the OpenAPI document and Python alike."""
 
-from broker.requests.fields import MOST_SECONDS, Queue, Uuid, convert, invalid, milliseconds, received
+from broker.requests.fields import (
+    MOST_SECONDS,
+    Namespace,
+    Queue,
+    Uuid,
+    Version,
+    convert,
+    invalid,
+    invalid_field,
+    milliseconds,
+    received,
+)
 from broker.requests.queues import QueuesRequest
 from broker.requests.tasks import (
     DEFAULT_MAX_ATTEMPTS,
@@ -19,6 +30,13 @@ from broker.requests.tasks import (
     is_outcome_of,
     new_task,
     retry,
+)
+from broker.requests.watch import (
+    NamespaceRequest,
+    PublishRequest,
+    UnpublishRequest,
+    WatchRequest,
+    WatchSeveralRequest,
 )
 from broker.requests.work import (
     BACKOFF_FIRST_S,
@@ -50,7 +68,10 @@ __all__ = [
     "ErrorRequest",
     "HeartbeatRequest",
     "ListRequest",
+    "Namespace",
+    "NamespaceRequest",
     "NewTask",
+    "PublishRequest",
     "QueryRequest",
     "Queue",
     "QueuesRequest",
@@ -58,11 +79,16 @@ __all__ = [
     "ReleaseRequest",
     "Retry",
     "RetryRequest",
+    "UnpublishRequest",
     "Uuid",
+    "Version",
+    "WatchRequest",
+    "WatchSeveralRequest",
     "claim",
     "completion",
     "convert",
     "invalid",
+    "invalid_field",
     "is_outcome_of",
     "milliseconds",
     "new_task",

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import redis
 
+from broker import naming
 from tests.integration.api.conftest import Deployment
 from tests.support.api import ADDRESS, ApiProcess
 from tests.support.caller import Caller, code_of, json_object, request_head, value_bytes
@@ -374,7 +375,7 @@ def test_the_pause_after_a_failed_attempt_doubles(a: Caller, store: redis.Redis,
         task = claimed(a, queue, wait=5)
         before = datetime.now(UTC).timestamp()
         a.release(uuid, task["lease"], error="{}")
-        due = float(store.hget(f"{{broker}}:task:{uuid}", "due") or 0) / 1_000
+        due = (store.zscore(naming.delayed_key(), uuid) or 0) / 1_000
         assert expected_s / 2 <= due - before + 0.01 < expected_s + 0.5
         assert numbers_of(a, queue)["delayed"] == 1
 
