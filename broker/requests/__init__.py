@@ -1,6 +1,17 @@
 """What callers may ask: one typed, checked definition each, for HTTP, the OpenAPI document and Python alike."""
 
-from broker.requests.fields import MOST_SECONDS, Queue, Uuid, convert, invalid, milliseconds, received
+from broker.requests.fields import (
+    MOST_SECONDS,
+    Namespace,
+    Queue,
+    Uuid,
+    Version,
+    convert,
+    invalid,
+    invalid_field,
+    milliseconds,
+    received,
+)
 from broker.requests.queues import QueuesRequest
 from broker.requests.tasks import (
     DEFAULT_MAX_ATTEMPTS,
@@ -20,6 +31,13 @@ from broker.requests.tasks import (
     new_task,
     retry,
 )
+from broker.requests.watch import (
+    NamespaceRequest,
+    PublishRequest,
+    UnpublishRequest,
+    WatchRequest,
+    WatchSeveralRequest,
+)
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
@@ -31,16 +49,24 @@ __all__ = [
     "CreateRequest",
     "ErrorRequest",
     "ListRequest",
+    "Namespace",
+    "NamespaceRequest",
     "NewTask",
+    "PublishRequest",
     "QueryRequest",
     "Queue",
     "QueuesRequest",
     "Retry",
     "RetryRequest",
+    "UnpublishRequest",
     "Uuid",
+    "Version",
+    "WatchRequest",
+    "WatchSeveralRequest",
     "completion",
     "convert",
     "invalid",
+    "invalid_field",
     "is_outcome_of",
     "milliseconds",
     "new_task",

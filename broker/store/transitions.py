@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from broker.errors import (
     IdempotencyMismatchError,
     LeaseLostError,
     QueueFullError,
+    StoreError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
@@ -21,7 +23,7 @@ from broker.randomness import new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Command, Reply, Sender
+from broker.store.commands import Batch, Command, Reply, Sender
 from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
 from broker.task import TaskState
@@ -79,10 +81,17 @@ class ClaimWish(msgspec.Struct, frozen=True):
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
 
+@cache
+def _create_batch(most_pending: int, drops_oldest: bool) -> Batch:
+    return scripts.CREATE_TASKS.batch(naming.created_key(), most_pending, _flag(drops_oldest))
+
+
+_FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
+
+
 def create_command(new: NewTask, *, wants_document: bool) -> Command:
     """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
-    return scripts.CREATE_TASK.command(
-        naming.task_key(new.uuid),
+    arguments = (
         new.uuid,
         _flag(new.uuid_is_chosen),
         new.queue,
@@ -93,14 +102,12 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         new.expires_ms,
         new.retention_ms,
         new.seal,
-        new.most_pending,
-        _flag(new.drops_oldest),
         "" if new.max_attempts is None else new.max_attempts,
         new.idempotency or "",
         _flag(wants_document),
-        # A second run attaches to what the first one made.
-        repeatable=True,
     )
+    # A second run attaches to what the first one made.
+    return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 
 
 def read_created(reply: Reply, new: NewTask) -> Created:
@@ -111,11 +118,26 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         IdempotencyMismatchError: The key stands for another request.
         QueueFullError: The queue takes no more.
     """
-    code, uuid = reply[0], reply[1].decode()
+    code = reply[0]
+    if code == Code.CREATED:
+        return Created(
+            new.uuid, True, new.seal, TaskState.PENDING, 0, reply[1], reply[1] + new.expires_ms, _document(reply, 2)
+        )
+    if code == Code.ATTACHED:
+        return Created(
+            uuid=reply[1].decode(),
+            is_new=False,
+            seal=reply[2].decode(),
+            state=TaskState(reply[3].decode()),
+            attempt=int(reply[4]),
+            created_ms=int(reply[5]),
+            expires_ms=int(reply[6]),
+            document=_document(reply, 7),
+        )
     if code == Code.CONFLICT:
         raise TaskConflictError(
-            f"The uuid {uuid} already names a task with another queue or payload: choose another uuid, or send what "
-            "the first call sent to attach to it."
+            f"The uuid {new.uuid} already names a task with another queue or payload: choose another uuid, or send "
+            "what the first call sent to attach to it."
         )
     if code == Code.MISMATCH:
         raise IdempotencyMismatchError(
@@ -123,16 +145,7 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         )
     if code == Code.FULL:
         raise _queue_full(new.queue, new.most_pending)
-    return Created(
-        uuid=uuid,
-        is_new=code == Code.CREATED,
-        seal=reply[2].decode(),
-        state=TaskState(reply[3].decode()),
-        attempt=int(reply[4]),
-        created_ms=int(reply[5]),
-        expires_ms=int(reply[6]),
-        document=reply[7],
-    )
+    raise _broken(reply)
 
 
 class Transitions:
@@ -227,24 +240,19 @@ class Transitions:
             TaskAlreadyFinalError: It has another outcome.
             LeaseLostError, TaskNotFoundError
         """
-        reply = await self._link.send(
-            scripts.FINISH_TASK.command(
-                naming.task_key(uuid),
-                uuid,
-                completion.state,
-                completion.result,
-                completion.error,
-                lease or "",
-                _flag(wants_document),
-                # The worst that a second run can do is to tell the one who changed it that it was so already.
-                repeatable=True,
-            )
-        )
-        _raise_lost(reply[0], uuid)
+        arguments = (uuid, completion.state, completion.result, completion.error, lease or "", _flag(wants_document))
+        # The worst that a second run can do is to tell the one who changed it that it was so already.
+        reply = await self._link.send(Command(arguments, repeatable=True, batch=_FINISH_BATCH))
+        code = reply[0]
+        if code == Code.CHANGED:
+            return Changed(uuid, True, completion.state, _document(reply, 1))
+        _raise_lost(code, uuid)
+        if code != Code.FINAL:
+            raise _broken(reply)
         state, document = TaskState(reply[1].decode()), reply[2]
-        if reply[0] == Code.FINAL and not is_outcome_of(document, completion):
+        if not is_outcome_of(document, completion):
             raise TaskAlreadyFinalError(uuid, state, document)
-        return Changed(uuid, reply[0] == Code.CHANGED, state, document)
+        return Changed(uuid, False, state, document)
 
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
@@ -379,6 +387,16 @@ _ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been ca
 
 def _queue_full(queue: str, most: int) -> QueueFullError:
     return QueueFullError(f"The queue {queue} is full: at most {most} of its tasks may be pending. Try again later.")
+
+
+def _document(reply: Reply, place: int) -> bytes | None:
+    """The task JSON of an answer; one that was not asked for is not there."""
+    return reply[place] if len(reply) > place else None
+
+
+def _broken(reply: Reply) -> StoreError:
+    reason = reply[1].decode("utf-8", "replace") if len(reply) > 1 else "no reason given"
+    return StoreError(f"A script failed, probably on a damaged key: {reason}.")
 
 
 def _flag(value: bool) -> str:

@@ -14,6 +14,7 @@ from broker.settings import ENVIRONMENT_PREFIX, Settings
 from broker_services.api.operations import OPERATIONS
 from broker_services.api.problems import PROBLEMS
 from broker_services.api_keys import SCOPES
+from broker_services.cli.bench.command import SCENARIO_NAMES
 from broker_services.cli.main import cli
 from broker_services.worker import git_process
 from tests.support.readme import LANGUAGES, README, ROOT, Readme
@@ -142,7 +143,8 @@ def commands() -> list[click.Command]:
 
 
 def test_codes_of_the_createbranch_worker_are_complete(readme: Readme) -> None:
-    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2} - set(SCOPES)
+    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2}
+    listed -= {*SCOPES, *SCENARIO_NAMES}
     sources = "".join(source.read_text() for source in CREATEBRANCH.glob("*.py"))
     assert listed == set(re.findall(r'\bcode="([a-z-]+)"', sources))
 
@@ -160,6 +162,10 @@ def test_every_metric_is_in_the_table(readme: Readme) -> None:
 def test_every_scope_is_in_the_table_with_its_operations(readme: Readme) -> None:
     rows = {row[0].strip("`"): set(re.findall("`([^`]+)`", row[1])) for row in readme.rows(f"`({'|'.join(SCOPES)})`")}
     assert rows == {scope: {operation.name for operation in OPERATIONS if operation.scope == scope} for scope in SCOPES}
+
+
+def test_every_scenario_of_bench_is_in_the_table(readme: Readme) -> None:
+    assert set(SCENARIO_NAMES) <= {row[0].strip("`") for row in readme.rows("`[a-z]+`")}
 
 
 def test_only_known_kinds_of_blocks(readme: Readme) -> None:

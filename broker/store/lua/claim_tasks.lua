@@ -7,39 +7,33 @@
 --           names none
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false}
 --
--- @include clock integer record settle queue
+-- @include clock integer record settle changes
 local worker, secret, now = ARGV[1], ARGV[2], now_ms()
-local now_text, lease_end = integer(now), integer(now + ARGV[3])
-local claimed, leases = {}, {}
+local lease_end = integer(now + ARGV[3])
+local claimed = {}
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
 local most_looks = 1000
 
 local function read_claimable(uuid)
-  local found = redis.call('HMGET', TASK .. uuid, 'state', 'attempt', 'created', 'expires', 'max_attempts', 'size',
-    'payload')
-  if found[1] ~= 'pending' then
+  local record = read_record(uuid)
+  if not record or record.state ~= 'pending' or expire_if_over(uuid, record, now) then
     return nil
   end
-  if now >= tonumber(found[4]) then
-    expire_if_over(uuid, read_record(uuid), now)
-    return nil
-  end
-  return found
+  return record
 end
 
 local function claim(uuid, queue, fence, max_attempts)
-  local found = read_claimable(uuid)
-  if not found then
+  local record = read_claimable(uuid)
+  if not record then
     return
   end
-  local attempt = found[2] + 1
-  local lease = fence .. '.' .. secret
-  redis.call('HSET', TASK .. uuid, 'state', 'running', 'attempt', integer(attempt), 'started', now_text, 'lease', lease,
-    'worker', worker, 'max_attempts', found[5] or max_attempts)
-  leases[#leases + 1] = lease_end
-  leases[#leases + 1] = uuid
-  local payload = found[7] or (found[6] ~= '0' and redis.call('HGET', VALUES .. uuid, 'payload'))
-  claimed[#claimed + 1] = { uuid, queue, attempt, lease, lease_end, found[3], found[4], payload }
+  record.state, record.attempt, record.started = 'running', record.attempt + 1, now
+  record.lease, record.worker = integer(fence) .. '.' .. secret, worker
+  record.max_attempts = record.max_attempts or tonumber(max_attempts)
+  write_record(uuid, record)
+  index(LEASES, uuid, lease_end)
+  claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
+    read_value(uuid, record, 'payload') }
 end
 
 local function pop_from(queue, wanted, max_attempts)
@@ -69,7 +63,5 @@ end
 for i = 4, #ARGV, 3 do
   claim_from(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2])
 end
-if #leases > 0 then
-  redis.call('ZADD', LEASES, unpack(leases))
-end
+write_changes()
 return claimed

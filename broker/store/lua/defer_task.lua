@@ -5,20 +5,23 @@
 -- ARGV      1 uuid   2 lease   3 "1" when the reply should carry the task JSON
 -- returns   {DEFERRED, state, task JSON or false}, {FINAL, state, task JSON}, {LEASE_LOST} or {NOT_FOUND}
 --
--- @include clock record settle queue
+-- @include clock record settle changes
 local uuid = ARGV[1]
 local record = read_record(uuid)
 if not record then
   return { NOT_FOUND }
 end
 if not is_open(record) or expire_if_over(uuid, record, now_ms()) then
+  write_changes()
   return { FINAL, record.state, task_json(uuid, record) }
 end
 if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
 end
-redis.call('ZREM', LEASES, uuid)
-redis.call('HDEL', TASK .. uuid, 'lease', 'worker')
+index(LEASES, uuid, false)
+record.lease, record.worker = nil, nil
+write_record(uuid, record)
 count(record.queue, 'running', -1)
 count(record.queue, 'deferred', 1)
+write_changes()
 return { DEFERRED, record.state, ARGV[3] == '1' and task_json(uuid, record) }

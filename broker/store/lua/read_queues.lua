@@ -6,7 +6,7 @@
 -- returns   a list of {queue, claimable, running, deferred, delayed, age of the oldest claimable task in ms or false,
 --           workers, waiters}
 --
--- @include clock integer enqueue presence
+-- @include clock integer record enqueue presence
 local now = now_ms()
 
 local function oldest(queue)
@@ -24,8 +24,8 @@ end
 
 local function age_of_oldest(queue)
   local uuid = oldest(queue)
-  local created = uuid and redis.call('HGET', TASK .. uuid, 'created')
-  return created and math.max(0, now - created)
+  local record = uuid and read_record(uuid)
+  return record and math.max(0, now - record.created)
 end
 
 local function numbers(queue)

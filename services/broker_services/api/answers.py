@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ Header = tuple[bytes, bytes]
 JSON: Final = b"application/json"
 VARY: Final[Header] = (b"vary", b"Accept-Language")
 COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store"))
+
+
+_WITHOUT_BODY: Final = (204, 304)
 
 
 class Answer:
@@ -43,7 +47,7 @@ class Answer:
             headers = [*COMMON_HEADERS, *self.headers]
         else:
             headers = [VARY, (b"cache-control", b"no-cache"), (b"etag", self.etag), *self.headers]
-        if self.status != 304:
+        if self.status not in _WITHOUT_BODY:
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
 
@@ -63,3 +67,11 @@ def etag_matches(if_none_match: str, etag: bytes) -> bool:
     if if_none_match.strip() == "*":
         return True
     return etag.decode() in (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
+
+
+_tag = re.compile(r'(?:W/)?"([!#-~]{1,128})"')
+
+
+def etag_versions(if_none_match: str) -> list[str]:
+    """The listed tags, without their quotes; what is no tag of ours is left out."""
+    return _tag.findall(if_none_match)

@@ -81,6 +81,22 @@ class Queues(msgspec.Struct, kw_only=True):
     items: list[Queue]
 
 
+class Published(msgspec.Struct, kw_only=True):
+    """What a namespace holds; without `value` and `changed_at` where nothing is published."""
+
+    namespace: str
+    version: Annotated[str, Meta(description="Names this publish; compare it with `!=`. `0`: nothing is published.")]
+    value: Any = None
+    changed_at: Time | None = None
+
+
+class Publication(msgspec.Struct, kw_only=True):
+    """A publish that is stored."""
+
+    namespace: str
+    version: str
+
+
 class Health(msgspec.Struct):
     """The state of this instance."""
 
