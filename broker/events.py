@@ -17,8 +17,9 @@ from typing import Final
 import msgspec
 
 from broker.background import Background
+from broker.capacity import Capacity
 from broker.deadlines import MOST_S
-from broker.errors import BrokerError, StoreError, StoreUnavailableError, TaskNotFoundError, TooManyWaitersError
+from broker.errors import BrokerError, StoreError, StoreUnavailableError, TaskNotFoundError
 from broker.event_feed import Feed
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.event_log import Event, EventLog, EventPage, Place, place_of
@@ -184,14 +185,14 @@ class EventStreams:
         subscriptions: Where it is heard that there is more.
         hub: Where the ends of tasks are heard; it counts streams among its held waits, and ends them with these.
         log: The store.
-        max_waiters: The most calls to hold at a time.
+        capacity: The held calls of this process; streams are counted among the hub's.
     """
 
-    def __init__(self, subscriptions: Subscriptions, hub: ResponseHub, log: EventLog, *, max_waiters: int) -> None:
+    def __init__(self, subscriptions: Subscriptions, hub: ResponseHub, log: EventLog, capacity: Capacity) -> None:
         self._subscriptions = subscriptions
         self._hub = hub
         self._log = log
-        self._max_waiters = max_waiters
+        self._capacity = capacity
         self._background = Background()
         self.held = 0
         subscriptions.on_recovered(self._look_at_all)
@@ -224,12 +225,8 @@ class EventStreams:
             return None
         if page.state.is_terminal:
             return EventStream(page, Feed(page, self._log))
-        self._refuse_beyond_limit()
+        self._capacity.refuse_beyond()
         return self._hold(page)
-
-    def _refuse_beyond_limit(self) -> None:
-        if self._hub.held >= self._max_waiters:
-            raise TooManyWaitersError(f"{self._hub.held} calls are held here, and no more: ask another instance.")
 
     def _hold(self, page: EventPage) -> EventStream:
         feed = self._feed_of(page)

@@ -123,6 +123,7 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
     yield _channel_right("PUBLISH", naming.probe_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.worker_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.events_channel(SUBJECT), "")
+    yield _channel_right("PUBLISH", naming.published_channel(), "")
     yield _channel_right("SUBSCRIBE", naming.probe_channel(SUBJECT))
     for queue in queues:
         yield _channel_right("PUBLISH", naming.request_channel(queue, SUBJECT), "")
@@ -130,7 +131,8 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
 
 
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
-    """What API instances need besides: to hear single outcomes and events, and to see whether others do."""
+    """What API instances need besides: to hear single outcomes, events and what was published, and to see who hears."""
+    yield _channel_right("SUBSCRIBE", naming.published_channel())
     yield Right("PUBSUB NUMSUB", (SUBJECT,))
     yield _channel_right("SUBSCRIBE", naming.events_channel(SUBJECT))
     for queue in queues:

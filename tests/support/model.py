@@ -194,8 +194,7 @@ class ModelTask:
             "worker": self.worker,
             "finished": self.finished,
             "kept": None if self.finished is None else self.kept,
-            "events": self.told or None,
-            "event_bytes": self.event_bytes or None,
+            "events": f"{self.told} {self.event_bytes}" if self.told else None,
         }
         return {name: str(value) for name, value in fields.items() if value is not None}
 

@@ -21,7 +21,8 @@ end
 local lease_end = integer(now_ms() + ARGV[3])
 redis.call('ZADD', LEASES, lease_end, uuid)
 if (ARGV[4] or '') ~= '' then
-  replace_value(uuid, 'progress', ARGV[4])
+  set_value(uuid, record, 'progress', ARGV[4])
   append_event(uuid, record, ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]))
+  write_record(uuid, record)
 end
 return { EXTENDED, lease_end }

@@ -4,10 +4,12 @@
 -- KEYS[1]   the first record's key
 -- ARGV      a task each: uuid, number of the newest event known
 -- returns   the uuids among them
+--
+-- @include record events
 local found = {}
 for i = 1, #ARGV, 2 do
-  local now = redis.call('HMGET', TASK .. ARGV[i], 'state', 'events')
-  if (now[1] ~= 'pending' and now[1] ~= 'running') or (now[2] or '0') ~= ARGV[i + 1] then
+  local record = read_record(ARGV[i])
+  if not record or not is_open(record) or events_of(record) ~= tonumber(ARGV[i + 1]) then
     found[#found + 1] = ARGV[i]
   end
 end

@@ -8,13 +8,13 @@
 --           or its followers are no longer kept, number before the page's first event, task JSON or false, then the
 --           events}, or {NOT_FOUND}. The task JSON comes with such a place, and with the last page of an ended task.
 --
--- @include record task_json
+-- @include record task_json events
 local uuid, most, most_bytes, after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4] or '')
 local record = read_record(uuid)
 if not record then
   return { NOT_FOUND }
 end
-local newest = tonumber(record.events or 0)
+local newest = events_of(record)
 local oldest = newest + 1 - (newest > 0 and redis.call('LLEN', EVENTS .. uuid) or 0)
 
 local function is_lost()
@@ -23,7 +23,7 @@ local function is_lost()
   end
   -- An ended task has one event more: its end, which is not stored.
   local last = is_open(record) and newest or newest + 1
-  return ARGV[5] ~= record.created or after + 1 < oldest or after > last
+  return tonumber(ARGV[5]) ~= record.created or after + 1 < oldest or after > last
 end
 
 local page = { FOUND, record.queue, record.seal, record.state, record.created, newest, '', after or oldest - 1, false }

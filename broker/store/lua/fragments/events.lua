@@ -1,16 +1,23 @@
 -- @include integer
--- append_event(uuid, record, value, report, most, most_bytes): one more value of a task's stream, announced to whoever
--- listens. The oldest go where there are more than `most`, or more bytes than `most_bytes`; the newest always stays.
+-- append_event(uuid, record, value, report, most, most_bytes): one more value of a task's stream, for the record that is
+-- written next, announced to whoever listens. The oldest go where there are more than `most`, or more bytes than
+-- `most_bytes`; the newest always stays.
 --
--- report: names this very call, so that a repetition adds nothing. The last few are known, as many as one connection is
--- likely to have on its way for one task.
+-- The record's `events` is text: how many there were, the bytes that are kept, and the last reports. A report names its
+-- very call, so that a repetition adds nothing: as many are known as one connection is likely to have on its way for one
+-- task.
 local EVENT_BYTES = 8 -- what an event costs beside its value, about
 local EVENT_MESSAGE_MAX_BYTES = 1024
-local REPORTS_MAX_BYTES = 56 -- seven reports of eight bytes; a longer field would cost the record its listpack
+local REPORTS_MAX_BYTES = 56 -- seven reports of eight bytes
 local MOST_DROPPED_EVENTS = 1000 -- lowered limits are reached over several calls
 
-local function is_reported(record, report)
-  return record.reports and string.find(record.reports, report, 1, true)
+-- events_of(record): how many there were, the bytes that are kept, and the last reports.
+local function events_of(record)
+  if not record.events then
+    return 0, 0, ''
+  end
+  local number, bytes, reports = string.match(record.events, '^(%d+) (%d+) (.*)$')
+  return tonumber(number), tonumber(bytes), reports
 end
 
 local function drop_events(uuid, kept, bytes, most, most_bytes)
@@ -32,13 +39,13 @@ local function announce_event(uuid, record, number, value)
 end
 
 local function append_event(uuid, record, value, report, most, most_bytes)
-  if is_reported(record, report) then
+  local told, bytes, reports = events_of(record)
+  if string.find(reports, report, 1, true) then
     return
   end
-  local number = integer((record.events or 0) + 1)
-  local bytes = (record.event_bytes or 0) + EVENT_BYTES + #value
-  bytes = drop_events(uuid, redis.call('RPUSH', EVENTS .. uuid, value), bytes, most, most_bytes)
-  redis.call('HSET', TASK .. uuid, 'events', number, 'event_bytes', integer(bytes), 'reports',
-    string.sub(report .. (record.reports or ''), 1, REPORTS_MAX_BYTES))
+  local number = integer(told + 1)
+  local kept = redis.call('RPUSH', EVENTS .. uuid, value)
+  bytes = integer(drop_events(uuid, kept, bytes + EVENT_BYTES + #value, most, most_bytes))
+  record.events = number .. ' ' .. bytes .. ' ' .. string.sub(report .. reports, 1, REPORTS_MAX_BYTES)
   announce_event(uuid, record, number, value)
 end
