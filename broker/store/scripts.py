@@ -124,6 +124,7 @@ FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
+READ_TASKS: Final = Script("read_tasks")
 FIND_ENDED: Final = Script("find_ended")
 READ_EVENTS: Final = Script("read_events")
 FIND_EVENTS: Final = Script("find_events")
@@ -153,6 +154,7 @@ ALL: Final = (
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,
+    READ_TASKS,
     FIND_ENDED,
     READ_EVENTS,
     FIND_EVENTS,

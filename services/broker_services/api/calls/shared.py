@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,8 @@ from prometheus_client.core import Metric
 
 from broker import Broker
 from broker_services.api.access import Access
-from broker_services.api.answers import Header
+from broker_services.api.answers import Answer, Header, etag_matches, etag_of
+from broker_services.api.batch_bodies import MOST_BATCHES, BatchBodies
 from broker_services.api.bodies import Bodies
 from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
@@ -42,11 +43,20 @@ class Api:
             timeout_s=self.settings.body_timeout_s,
             deadlines=broker.hub.deadlines,
         )
+        self.batches = BatchBodies(
+            Bodies(
+                max_bytes=self.settings.max_batch_bytes,
+                timeout_s=self.settings.body_timeout_s,
+                deadlines=broker.hub.deadlines,
+            ),
+            most_bytes=MOST_BATCHES * self.settings.max_batch_bytes,
+        )
 
     def drain(self) -> None:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
+        self.batches.end_all()
         self.broker.end_waits()
 
     def _collect(self) -> Iterator[Metric]:
@@ -73,6 +83,15 @@ async def held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[A
     request.is_held = True
     with DisconnectWatch(request.receive, api.broker.hub.deadlines):
         return await holding
+
+
+def conditional_answer(request: HttpRequest, body: bytes, headers: Sequence[Header]) -> Answer:
+    """A JSON answer with its ETag, or 304 where its caller has it already."""
+    etag = etag_of(body)
+    if_none_match = request.header(b"if-none-match")
+    if if_none_match is not None and etag_matches(if_none_match, etag):
+        return Answer(304, b"", headers, etag=etag)
+    return Answer(200, body, headers, etag=etag)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:
