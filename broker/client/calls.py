@@ -55,7 +55,7 @@ class Call:
         given = {name: value for name, value in self.fields.items() if value is not None}
         if self.holds:
             given["wait"] = _seconds(hold_s)
-        return _dump(given, "The request")
+        return dump(given, "The request")
 
 
 def query_call(uuid: str, target: str | None = None) -> Call:
@@ -96,7 +96,7 @@ def value(given: Any, json_text: bytes | str | None, name: str) -> Any:
         MalformedJsonError: The text is not JSON.
     """
     if json_text is None:
-        return None if given is None else orjson.Fragment(_dump(given, f"`{name}`"))
+        return None if given is None else orjson.Fragment(dump(given, f"`{name}`"))
     if given is not None:
         raise InvalidRequestError(f"Give either `{name}` or `{name}_json`, not both.", field=name)
     raw = json_text.encode() if isinstance(json_text, str) else json_text
@@ -136,7 +136,8 @@ def _check(raw: bytes, name: str) -> None:
         raise MalformedJsonError(f"`{name}` is not valid JSON: {error}.", field=name) from None
 
 
-def _dump(given: Any, what: str) -> bytes:
+def dump(given: Any, what: str) -> bytes:
+    """JSON text. Raises InvalidRequestError where a value has no word in it."""
     try:
         return orjson.dumps(given)
     except (TypeError, RecursionError) as error:  # orjson's own error is a TypeError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import httpx
 
@@ -24,6 +24,7 @@ from broker.client.answers import (
 from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
 from broker.client.pacing import Clock
 from broker.client.session import Session
+from broker.client.several import RemoteItem, batch_calls, enough, items_of, several_call
 from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
 
@@ -183,6 +184,44 @@ class BrokerClient:
             queue, payload, timeout=timeout, uuid=uuid, idempotency_key=idempotency_key, exclusive=exclusive
         )
         return result_of(task, timeout or 0.0)
+
+    async def create_many(self, tasks: Iterable[Mapping[str, Any]]) -> Sequence[RemoteItem]:
+        """Creates many tasks, or attaches, without waiting for their ends: a thousand in one call.
+
+        Args:
+            tasks: For each the arguments of `create`, those apart that say how to wait, `idempotency_key` and
+                `exclusive`. A task without a uuid gets one here, so that a repeated call attaches to it.
+
+        Returns:
+            In order, each task as it stands, or the error that `create` would raise for it: one that fails harms no
+            other.
+
+        Raises:
+            StoreUnavailableError: The API has no store; tasks may have been created nevertheless.
+            BrokerError: Anything else that kept the API from answering for all of them.
+        """
+        created: Sequence[RemoteItem] = ()
+        for uuids, call in batch_calls(tasks):
+            created = [*created, *items_of(await self._session.ask(call), uuids, self)]
+        return created
+
+    async def gather(
+        self, uuids: Iterable[str], *, timeout: float | None = None, until: Literal["all", "any"] = "all"
+    ) -> Sequence[RemoteItem]:
+        """Follows several tasks until all of them have ended, or the first has.
+
+        Args:
+            uuids: The tasks, at most 100.
+            timeout: Seconds to wait at most; 0 reads them only. Without it, only their ends end the wait.
+            until: `all`, or `any`. An unknown task counts as one that has ended.
+
+        Returns:
+            In order, each task as it stands, ended or not, or why it cannot be told: `TaskNotFoundError`.
+        """
+        names = [*uuids]
+        end = self._session.end_after(timeout)
+        answer = await self._session.repeat(several_call(names, until), end, enough(names, until, self))
+        return items_of(answer, names, self)
 
     async def query(self, uuid: str, *, wait: float | None = None) -> RemoteTask:
         """The task as it stands; with `wait`, as soon as it has ended, or as it stands so many seconds later.

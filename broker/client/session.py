@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import httpx
 
@@ -92,6 +93,21 @@ class Session:
                 backoff.reset()
                 pause_s = answer.retry_after_s or 0.0
         return task
+
+    async def repeat(self, call: Call, end: float, is_enough: Callable[[Answer], bool]) -> Answer:
+        """Asks until an answer is enough or `end` is there, and returns the last one. Raises as `ask` does."""
+        backoff = Backoff(self._clock)
+        while True:
+            asked_at, hold_s = self._clock.now(), self._hold(end)
+            answer = await self.ask(call, end)
+            now = self._clock.now()
+            if is_enough(answer) or now >= end:
+                return answer
+            if now - asked_at < hold_s / 2:
+                # Answered early, and not enough: an instance that drains. Don't spin.
+                await self._clock.sleep(min(backoff.next_s(answer.retry_after_s), end - now))
+            else:
+                backoff.reset()
 
     async def _read(self, uuid: str, previous: Answer, end: float) -> Answer | BrokerError:
         call = query_call(uuid, target_of(previous.location, self._url))

@@ -171,7 +171,12 @@ class HttpRequest:
 def _lists_of(request_type: Any) -> frozenset[str]:
     """The fields of a request that may come many times."""
     fields = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(request_type)).fields
-    return frozenset(field.name for field in fields if isinstance(field.type, msgspec.inspect.ListType))
+    return frozenset(field.name for field in fields if _is_list(field.type))
+
+
+def _is_list(kind: msgspec.inspect.Type) -> bool:
+    # A type with a description comes wrapped.
+    return isinstance(kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind, msgspec.inspect.ListType)
 
 
 def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -141,7 +141,7 @@ def test_an_answer_is_no_longer_than_a_batch(a: Caller, queue: str, uuid: str) -
     items = create_all(a, *tasks).json()["items"]
 
     told = [item["status"] for item in items]
-    assert told == [200] * 66 + [413] * 4
+    assert told == [200] * 67 + [413] * 3
     assert items[-1]["problem"]["code"] == "payload-too-large"
     query = "&".join(f"uuid={task['uuid']}" for task in tasks)
     assert [item["status"] for item in a.call("GET", f"/queryTaskState?{query}").json()["items"]] == told
