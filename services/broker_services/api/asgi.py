@@ -9,7 +9,3 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-
-class ClientGoneError(Exception):
-    """The caller closed its socket: there is nobody to answer."""

@@ -6,9 +6,10 @@ import logging
 from time import perf_counter
 from typing import Any, Final
 
+from broker.disconnect import ClientGoneError
 from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
-from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
+from broker_services.api.asgi import Message, Receive, Scope, Send
 from broker_services.api.calls.shared import Api
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS

@@ -10,10 +10,10 @@ import msgspec
 from prometheus_client.core import Metric
 
 from broker import Broker
+from broker.disconnect import DisconnectWatch
 from broker_services.api.access import Access
 from broker_services.api.answers import Header
 from broker_services.api.bodies import Bodies
-from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.metrics import api_metrics, draining
