@@ -5,7 +5,7 @@
 in a test module or in the topmost `conftest.py`. Each test process has a real server of its own (a Redis or Valkey
 that is installed, or the one of the extra `testing`), so tests may run in parallel with pytest-xdist; each test that
 asks for `broker_url`, directly or not, finds it empty. The async fixtures need pytest-asyncio, or anyio's plugin
-without it.
+without it. (PYTEST_DONT_REWRITE: tests may also import the types from here.)
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+from starlette._exception_handler import wrap_app_handling_exceptions  # as FastAPI's own routes do
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -178,14 +179,22 @@ class DeferredResult(Response):
             raise RuntimeError("A DeferredResult answers one call: make one in each call of the endpoint.")
         self._was_held = True
         try:
-            response = await self._answer(receive)
-            if response is self:
-                await super().__call__(scope, receive, send)
-            elif response is not None:
-                await response(scope, receive, send)
+            # An error is answered here, by the handlers of the application: `on_completion` comes after that.
+            answered = wrap_app_handling_exceptions(self._respond, Request(scope, receive, send))
+            await answered(scope, receive, send)
+        except asyncio.CancelledError:
+            _beside.spawn(self._close("cancelled", "The call was cancelled."), "end of a key")
+            raise
         finally:
             # Beside: it is called even where this call is being cancelled.
             await asyncio.shield(_beside.spawn(self._complete(), "on_completion"))
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(receive)
+        if response is self:
+            await super().__call__(scope, receive, send)
+        elif response is not None:
+            await response(scope, receive, send)
 
     async def _answer(self, receive: Receive) -> Response | None:
         """What to send; None when there is nobody left to send it to."""
@@ -197,6 +206,7 @@ class DeferredResult(Response):
         except BrokerError as error:
             _log_failure("on_error", await _failure_of(self._on_error, error))
             if self._resolver.outcome is None:
+                _beside.spawn(self._close("unanswered", "The call has failed."), "end of a key")
                 raise
             return self._answer_of(self._resolver.outcome)
         if task.state.is_terminal:
@@ -205,12 +215,8 @@ class DeferredResult(Response):
 
     async def _hold(self, receive: Receive) -> StoredTask:
         creating = self._broker.exclusive if self._exclusive else self._broker.holding
-        try:
-            with DisconnectWatch(receive, self._broker.hub.deadlines):
-                task = await creating.create(self._new, self._timeout_s)
-        except asyncio.CancelledError:
-            _beside.spawn(self._close("cancelled", "The call was cancelled."), "end of a key")
-            raise
+        with DisconnectWatch(receive, self._broker.hub.deadlines):
+            task = await creating.create(self._new, self._timeout_s)
         self._resolver.is_open = True
         return task
 
@@ -221,9 +227,9 @@ class DeferredResult(Response):
 
     async def _time_out(self) -> Response:
         failure = await _failure_of(self._on_timeout)
-        if self._resolver.outcome is None:
+        if self._owns_key:
             await self._close("timeout", f"There was no result within {self._timeout_s:g} s.")
-        if self._resolver.outcome is None and self._on_timeout is not None:
+        elif self._on_timeout is not None and self._resolver.outcome is None:
             await self._look_again()
         if self._resolver.outcome is not None:
             _log_failure("on_timeout", failure)
