@@ -31,9 +31,12 @@ class Session:
             identifies=wait_replicas > 0,
         )
         self.fence = Fence(topology, name=f"broker-fence-{name}", replicas=wait_replicas) if wait_replicas else None
-        told: Sender = FencedLink(self._link, self.fence) if self.fence else self._link
-        self.transitions = Transitions(told, self._link)
-        self.queries = Queries(told, self._link)
+        self.aside: Sender = self._link
+        """For what nobody is told of."""
+        self.told: Sender = FencedLink(self._link, self.fence) if self.fence else self._link
+        """For everything else: a reply comes when it is confirmed."""
+        self.transitions = Transitions(self.told, self.aside)
+        self.queries = Queries(self.told, self.aside)
         self.published = PublishedValues(told, self._link)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -16,10 +18,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker import naming
+from broker import Broker, naming
+from broker.errors import StoreUnavailableError
+from broker.settings import Settings
 from broker_services.cli.dev import make_demo_repository
-from tests.support.compose import BROKER, HAS_NGINX, Deployment, Instance
+from tests.support.compose import BROKER, HAS_NGINX, SENTINELS, SERVERS, Deployment, Instance
 from tests.support.processes import wait_until
+from tests.support.sentinel import command
 
 # Nobody works on it: its tasks wait for a third party.
 UNSERVED_QUEUE = "approval"
@@ -339,3 +344,55 @@ def test_what_was_acknowledged_outlives_the_server(tmp_path: Path) -> None:
         store.start("redis")
         with as_user(store, "api") as client:
             assert client.get("{broker}:kept") == "1"
+
+
+# Failover -------------------------------------------------------------------------------------------------------------
+
+
+SENTINEL_PROFILE = {
+    "COMPOSE_PROFILES": "sentinel",
+    "REDIS_SCHEME": "redis+sentinel",
+    "REDIS_SERVERS": "sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/broker/0",
+    "BROKER_WAIT_REPLICAS": "1",
+}
+
+
+async def test_with_the_sentinel_profile_another_server_takes_over(tmp_path: Path) -> None:
+    with Deployment(tmp_path, only=[*SERVERS, *SENTINELS], environment=SENTINEL_PROFILE) as running:
+        _acquaint(running)
+        async with Broker(Settings.from_environment(running.environment_of("api"))) as broker:
+            await broker.create(uuid="kept")
+            running.instances["redis"][0].running_process.kill()
+            await _create_again(broker)
+            assert (await broker.query("kept")).state == "pending"
+        # It comes back as a replica: its start asks the sentinels.
+        running.start("redis")
+        has_asked = "\nreplicaof 127.0.0.1 " in (tmp_path / "redis-1" / "redis.conf").read_text()
+        assert has_asked or shutil.which("redis-cli") is None
+        # In order they would take seconds, since masters wait for their replicas.
+        running.kill()
+
+
+def _acquaint(running: Deployment) -> None:
+    """Returns when the sentinels know the servers and each other, without the ten seconds that they take for it."""
+    with redis.Redis.from_url(running.redis_url("broker-monitor", "local-only-monitor")) as master:
+        wait_until(lambda: master.info("replication")["connected_slaves"] == 2, "the replicas are there")
+    ports = [running.instances[name][0].port for name in SENTINELS]
+    for port in ports:
+        command(port, "SENTINEL", "SET", "broker", "down-after-milliseconds", "500")
+        command(port, "SENTINEL", "RESET", "broker")
+    wait_until(lambda: all(_knows_everybody(port) for port in ports), "the sentinels know everybody")
+
+
+def _knows_everybody(port: int) -> bool:
+    state = command(port, "SENTINEL", "MASTER", "broker")
+    known = dict(zip(state[::2], state[1::2], strict=True)) if state else {}
+    return (known.get("num-slaves"), known.get("num-other-sentinels")) == ("2", "2")
+
+
+async def _create_again(broker: Broker) -> None:
+    async with asyncio.timeout(CALL_DEADLINE_S):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await broker.create(uuid="after")
+                return
