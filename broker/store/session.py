@@ -37,7 +37,7 @@ class Session:
         """For everything else: a reply comes when it is confirmed."""
         self.transitions = Transitions(self.told, self.aside)
         self.queries = Queries(self.told, self.aside)
-        self.published = PublishedValues(told, self._link)
+        self.published = PublishedValues(self.told, self.aside)
 
     @property
     def links(self) -> Mapping[str, Link]:

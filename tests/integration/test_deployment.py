@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -357,31 +358,36 @@ SENTINEL_PROFILE = {
 }
 
 
-async def test_with_the_sentinel_profile_another_server_takes_over(tmp_path: Path) -> None:
-    with Deployment(tmp_path, only=[*SERVERS, *SENTINELS], environment=SENTINEL_PROFILE) as running:
-        _acquaint(running)
-        async with Broker(Settings.from_environment(running.environment_of("api"))) as broker:
-            await broker.create(uuid="kept")
-            running.instances["redis"][0].running_process.kill()
-            await _create_again(broker)
-            assert (await broker.query("kept")).state == "pending"
-        # It comes back as a replica: its start asks the sentinels.
-        running.start("redis")
-        has_asked = "\nreplicaof 127.0.0.1 " in (tmp_path / "redis-1" / "redis.conf").read_text()
-        assert has_asked or shutil.which("redis-cli") is None
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Deployment]:
+    """Servers and sentinels that know each other."""
+    running = Deployment(tmp_path, only=[*SERVERS, *SENTINELS], environment=SENTINEL_PROFILE)
+    try:
+        running.start(*SERVERS)
+        with redis.Redis.from_url(running.redis_url("broker-monitor", "local-only-monitor")) as master:
+            # A sentinel asks for replicas when it starts, and then each ten seconds.
+            wait_until(lambda: master.info("replication")["connected_slaves"] == 2, "the replicas are there")
+        running.start(*SENTINELS)
+        ports = [running.instances[name][0].port for name in SENTINELS]
+        for port in ports:
+            command(port, "SENTINEL", "SET", "broker", "down-after-milliseconds", "500")
+        wait_until(lambda: all(_knows_everybody(port) for port in ports), "the sentinels know everybody")
+        yield running
+    finally:
         # In order they would take seconds, since masters wait for their replicas.
         running.kill()
 
 
-def _acquaint(running: Deployment) -> None:
-    """Returns when the sentinels know the servers and each other, without the ten seconds that they take for it."""
-    with redis.Redis.from_url(running.redis_url("broker-monitor", "local-only-monitor")) as master:
-        wait_until(lambda: master.info("replication")["connected_slaves"] == 2, "the replicas are there")
-    ports = [running.instances[name][0].port for name in SENTINELS]
-    for port in ports:
-        command(port, "SENTINEL", "SET", "broker", "down-after-milliseconds", "500")
-        command(port, "SENTINEL", "RESET", "broker")
-    wait_until(lambda: all(_knows_everybody(port) for port in ports), "the sentinels know everybody")
+async def test_with_the_sentinel_profile_another_server_takes_over(watched: Deployment, tmp_path: Path) -> None:
+    async with Broker(Settings.from_environment(watched.environment_of("api"))) as broker:
+        await broker.create(uuid="kept")
+        watched.instances["redis"][0].running_process.kill()
+        await _create_again(broker)
+        assert (await broker.query("kept")).state == "pending"
+    # It comes back as a replica: its start asks the sentinels.
+    watched.start("redis")
+    has_asked = "\nreplicaof 127.0.0.1 " in (tmp_path / "redis-1" / "redis.conf").read_text()
+    assert has_asked or shutil.which("redis-cli") is None
 
 
 def _knows_everybody(port: int) -> bool:
