@@ -11,7 +11,11 @@ from tests.bench.figures import Summary
 
 
 class Report(NamedTuple):
-    """What a run found. `budget`: how much it took, in words. `scenarios`: by name, the figures. `failures`: by name, why one could not be run."""
+    """What a run found.
+
+    `budget`: how much it took, in words. `scenarios`: by name, the figures. `failures`: by name, why one could not be
+    run.
+    """
 
     machine: Mapping[str, str]
     budget: str
