@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiters: Count = 15_000
     queue_max_pending: Count = 100_000
     queue_full: Literal["reject", "drop-oldest"] = "reject"
+    namespaces_max: Count = 10_000
     max_body_bytes: Count = 262_144
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768

@@ -20,6 +20,7 @@ import hiredis
 
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.measures import COMMAND_BOUNDS_S, Histogram
+from broker.store.batches import joined
 from broker.store.commands import Argument, Awaited, Call, Command, Push, Receiver, Reply
 from broker.store.connection import Connection
 from broker.store.greeting import greet
@@ -203,7 +204,7 @@ class Link:
         if self._connection is None or self._connection.is_closing:
             # What waits leaves with the next connection.
             return
-        calls = [call for call in self._waiting if not call.receiver.is_abandoned]
+        calls = joined(call for call in self._waiting if not call.receiver.is_abandoned)
         self._waiting.clear()
         data = b"".join([self._prelude(), *[call.packed for call in calls]])
         if data:

@@ -8,6 +8,7 @@ from broker.store import scripts
 from broker.store.commands import Sender
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
+from broker.store.published import PublishedValues
 from broker.store.queries import Queries
 from broker.store.topology import Topology
 from broker.store.transitions import Transitions
@@ -33,6 +34,7 @@ class Session:
         told: Sender = FencedLink(self._link, self.fence) if self.fence else self._link
         self.transitions = Transitions(told, self._link)
         self.queries = Queries(told, self._link)
+        self.published = PublishedValues(told, self._link)
 
     @property
     def links(self) -> Mapping[str, Link]:

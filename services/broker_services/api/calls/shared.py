@@ -47,7 +47,7 @@ class Api:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
-        self.broker.hub.end_all()
+        self.broker.end_waits()
 
     def _collect(self) -> Iterator[Metric]:
         yield draining(self.is_draining)
