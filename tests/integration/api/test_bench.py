@@ -42,8 +42,8 @@ def test_at_a_fixed_rate_as_many_calls_are_made_as_are_due(bench: Bench, worker:
     assert found["calls"] == 30
 
 
-@pytest.mark.parametrize("scenario", ["callback", "hold"])
-def test_held_calls_are_answered(bench: Bench, scenario: str) -> None:
+@pytest.mark.parametrize("scenario", ["callback", "hold", "watch", "claim"])
+def test_every_other_scenario_runs(bench: Bench, scenario: str) -> None:
     code, found = bench("--scenario", scenario, "--concurrency", "20")
     assert (code, found["errors"]) == (Exit.OK, {})
     assert found["calls"] >= 20
