@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
+UPLOAD_QUEUE: Final = "uploadpicture"
+"""Of uploaded files, which the built-in worker makes thumbnails of."""
 
 # Written so that Python and JSON Schema read them alike: Python's `$` also matches before a final line break.
 UUID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)"
@@ -193,3 +195,8 @@ def idempotency_key(digest: str) -> str:
 def sweep_turn_key() -> str:
     """String, short-lived: some process is sweeping just now, so the others need not."""
     return KEY_PREFIX + "sweep-turn"
+
+
+def upload_turn_key() -> str:
+    """String, short-lived: some process is looking for files that no task needs, so the others need not."""
+    return KEY_PREFIX + "upload-turn"

@@ -20,6 +20,7 @@ from broker.requests.tasks import (
     new_task,
     retry,
 )
+from broker.requests.uploads import UploadRequest
 
 __all__ = [
     "DEFAULT_MAX_ATTEMPTS",
@@ -37,6 +38,7 @@ __all__ = [
     "QueuesRequest",
     "Retry",
     "RetryRequest",
+    "UploadRequest",
     "Uuid",
     "completion",
     "convert",

@@ -110,6 +110,7 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+FIND_FILELESS: Final = Script("find_fileless")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
 REPORT_PRESENCE: Final = Script("report_presence")
@@ -130,6 +131,7 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    FIND_FILELESS,
     LIST_TASKS,
     READ_QUEUES,
     REPORT_PRESENCE,

@@ -1,9 +1,8 @@
--- @include queue enqueue settle
+-- @include queue enqueue settle dropped
 -- admit(queue, priority, most, drops_oldest, now): whether a queue takes one more pending task, claimable or delayed.
 -- A full one takes it only in place of its oldest claimable task of the lowest priority, and of none above the new
 -- task's own.
 local MOST_DROPS = 10
-local DROPPED = '{"code":"queue-full","message":"The queue was full, and this was the oldest of its lowest priority."}'
 
 local function drop_oldest(queue, priority, now)
   local last = redis.call('ZREVRANGE', PENDING .. queue, 0, 0, 'WITHSCORES')

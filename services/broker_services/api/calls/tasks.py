@@ -41,10 +41,11 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
     task = await held(api, request, wait, api.broker.holding.create(new, wait))
     api.measures.told("createTask", task.queue, task.state)
-    return _created_answer(api, request, task, applied)
+    return created_answer(api, request, task, applied)
 
 
-def _created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+def created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+    """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
         return Answer(200, body, headers)
