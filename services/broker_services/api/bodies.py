@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final, TypeVar
 
 from broker.deadlines import Deadlines
 from broker.errors import PayloadTooLargeError
-from broker_services.api.asgi import ClientGoneError, Message, Receive
+from broker_services.api.asgi import ClientGoneError, Receive
 from broker_services.api.problems import HttpError
-
-T = TypeVar("T")
-
-SLOWEST_BYTES_PER_S: Final = 16_384
-"""The pace that the sender of a long body must keep up: a slow phone's. Whoever drips holds a file open for nothing."""
 
 
 class Bodies:
@@ -45,38 +38,17 @@ class Bodies:
             HttpError: It took too long, or this process ends.
             ClientGoneError: The sender went away.
         """
-        _check_length(announced_bytes, self._max_bytes)
-        return await self._within(0 if self._is_ending else self._timeout_s, self._receive_all(receive))
-
-    async def parts(self, receive: Receive, announced_bytes: int, *, max_bytes: int) -> AsyncIterator[bytes]:
-        """A long body as it arrives. The next part is asked for when the one before has been dealt with, so a sender
-        is never heard faster than that, and the time it takes is not the sender's.
-
-        Args:
-            receive: ASGI's.
-            announced_bytes: Content-Length, or 0.
-            max_bytes: Longest acceptable body.
-
-        Raises:
-            PayloadTooLargeError: Longer than the limit; what follows is not read.
-            HttpError: It came too slowly, or this process ends.
-            ClientGoneError: The sender went away.
-        """
-        _check_length(announced_bytes, max_bytes)
-        received, waited_s = 0, 0.0
-        more = True
-        while more:
-            if self._is_ending:
-                raise _draining()
-            allowed_s = min(self._timeout_s, self._timeout_s + received / SLOWEST_BYTES_PER_S - waited_s)
-            asked_at = self._deadlines.loop.time()
-            message = await self._within(allowed_s, _receive(receive))
-            waited_s += self._deadlines.loop.time() - asked_at
-            part: bytes = message.get("body", b"")
-            received += len(part)
-            _check_length(received, max_bytes)
-            more = bool(message.get("more_body"))
-            yield part
+        self._check_length(announced_bytes)
+        reading = _Reading(self._timeout_s, asyncio.current_task(self._deadlines.loop))
+        tick = self._deadlines.start(reading, 0 if self._is_ending else self._timeout_s)
+        self._readings.add(reading)
+        try:
+            return await self._receive_all(receive)
+        except asyncio.CancelledError:
+            raise reading.error_for_cancelled() from None
+        finally:
+            self._readings.discard(reading)
+            self._deadlines.stop(reading, tick)
 
     def end_all(self) -> None:
         """Ends unfinished bodies now, and those that still come soon after they begin: their senders try elsewhere."""
@@ -92,34 +64,13 @@ class Bodies:
                 raise ClientGoneError
             part: bytes = message.get("body", b"")
             body += part
-            _check_length(len(body), self._max_bytes)
+            self._check_length(len(body))
             if not message.get("more_body"):
                 return body
 
-    async def _within(self, timeout_s: float, receiving: Coroutine[Any, Any, T]) -> T:
-        """Awaits `receiving`, for so long at most and as long as this process does not end."""
-        reading = _Reading(self._timeout_s, asyncio.current_task(self._deadlines.loop))
-        tick = self._deadlines.start(reading, timeout_s)
-        self._readings.add(reading)
-        try:
-            return await receiving
-        except asyncio.CancelledError:
-            raise reading.error_for_cancelled() from None
-        finally:
-            self._readings.discard(reading)
-            self._deadlines.stop(reading, tick)
-
-
-async def _receive(receive: Receive) -> Message:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    return message
-
-
-def _check_length(length: int, most: int) -> None:
-    if length > most:
-        raise PayloadTooLargeError(f"The body has {length} bytes or more; at most {most} are read.")
+    def _check_length(self, length: int) -> None:
+        if length > self._max_bytes:
+            raise PayloadTooLargeError(f"The body has {length} bytes or more; at most {self._max_bytes} are read.")
 
 
 class _Reading:
@@ -148,7 +99,7 @@ class _Reading:
 def _too_slow(timeout_s: float) -> HttpError:
     return HttpError(
         "request-timeout",
-        f"The body did not arrive within {timeout_s:g} s, or a long one came too slowly; send the request again.",
+        f"The body did not arrive within {timeout_s:g} s; send the request again.",
         (b"connection", b"close"),
     )
 
