@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         TaskAlreadyFinalError,
         TaskConflictError,
         TaskError,
+        TaskFailedError,
         TaskNotFoundError,
         TooManyWaitersError,
+        WaiterExistsError,
     )
     from broker.settings import Settings
     from broker.task import DEFERRED, Task, TaskFailure, TaskState
@@ -58,10 +60,12 @@ __all__ = [
     "TaskAlreadyFinalError",
     "TaskConflictError",
     "TaskError",
+    "TaskFailedError",
     "TaskFailure",
     "TaskNotFoundError",
     "TaskState",
     "TooManyWaitersError",
+    "WaiterExistsError",
     "Worker",
 ]
 

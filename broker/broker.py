@@ -13,6 +13,8 @@ from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.errors import result_of
+from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
@@ -83,10 +85,14 @@ class Broker:
         self.transitions = Transitions(self._link)
         self.queries = Queries(self._link)
         self.subscriptions = Subscriptions(
-            topology, name=self.name, queries=self.queries, scripts=(scripts.CREATE_TASK.source,)
+            topology,
+            name=self.name,
+            queries=self.queries,
+            scripts=(scripts.CREATE_TASK.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
+        self.exclusive = ExclusiveHolding(self.holding, self.hub)
         await self._link.open()
         try:
             await self.subscriptions.open()
@@ -105,6 +111,7 @@ class Broker:
         self.hub.end_all()
         await self._background.cancel()
         await self._presence.leave()
+        await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
@@ -129,6 +136,7 @@ class Broker:
         expires_in: float | None = None,
         retention: float | None = None,
         max_attempts: int | None = None,
+        exclusive: bool = False,
     ) -> Task:
         """Creates a task, or attaches to the one that has this uuid or key, without waiting for its end.
 
@@ -142,11 +150,13 @@ class Broker:
             expires_in: Seconds until it expires unless it has ended.
             retention: Seconds that its record is kept after its end.
             max_attempts: Executions at most; the handler's own limit when not given.
+            exclusive: Refuse when somebody, anywhere, already waits for the task.
 
         Raises:
             InvalidRequestError, PayloadTooLargeError: An argument is not acceptable.
             TaskConflictError, IdempotencyMismatchError: uuid or key stand for another request.
             QueueFullError: The queue takes no more.
+            WaiterExistsError: `exclusive`, and somebody waits.
             StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
         """
         fields: dict[str, Any] = {
@@ -158,10 +168,63 @@ class Broker:
             "expires_in": expires_in,
             "retention": retention,
             "max_attempts": max_attempts,
+            "exclusive": exclusive,
         }
-        new = new_task(convert(fields, CreateRequest), self.settings, idempotency_key=idempotency_key)
-        created = await self.transitions.create(new)
-        return task_from_json(created.document or b"", self)
+        return task_from_json((await self._create(fields, idempotency_key, wait_s=0)).document, self)
+
+    async def run(
+        self,
+        queue: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        uuid: str | None = None,
+        idempotency_key: str | None = None,
+        priority: int = 0,
+        expires_in: float | None = None,
+        retention: float | None = None,
+        max_attempts: int | None = None,
+        exclusive: bool = False,
+    ) -> Any:
+        """Has a worker do something and returns its result: creates a task, or attaches, and waits for its end.
+
+        A wait that is over, or cancelled, leaves the task alone: its result is stored, and whoever calls with the same
+        uuid or key gets it. To stop it, give a uuid and `cancel` that.
+
+        Args:
+            queue: Which workers it is for.
+            payload: Any JSON-serializable value.
+            timeout: Seconds to wait at most; `settings.wait_default_s` when not given.
+            exclusive: Be the only one who waits for the task, or be refused.
+            uuid, idempotency_key, priority, expires_in, retention, max_attempts: As in `create`.
+
+        Raises:
+            TaskFailedError: It ended without success; `code`, the message and `details` are those of its error.
+            TimeoutError: The wait is over, or this broker is closed; the task goes on.
+            WaiterExistsError: `exclusive`, and somebody waits.
+            TooManyWaitersError: This process holds as many waits as it may; nothing was created.
+            TaskConflictError, IdempotencyMismatchError, QueueFullError, InvalidRequestError, PayloadTooLargeError
+            StoreUnavailableError: Redis did not confirm; calling again with the same uuid is safe.
+        """
+        fields: dict[str, Any] = {
+            "uuid": uuid,
+            "queue": queue,
+            "payload": Raw(self._dump(payload, "payload")),
+            "priority": priority,
+            "expires_in": expires_in,
+            "retention": retention,
+            "max_attempts": max_attempts,
+            "exclusive": exclusive,
+        }
+        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        task = task_from_json((await self._create(fields, idempotency_key, wait_s=wait_s)).document, self)
+        return result_of(task, wait_s)
+
+    async def _create(self, fields: dict[str, Any], idempotency_key: str | None, *, wait_s: float) -> StoredTask:
+        request = convert(fields, CreateRequest)
+        new = new_task(request, self.settings, idempotency_key=idempotency_key)
+        creating = self.exclusive if request.exclusive else self.holding
+        return await creating.create(new, wait_s)
 
     async def query(self, uuid: str) -> Task:
         """Reads a task. Raises TaskNotFoundError."""

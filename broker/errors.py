@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.task import TaskState
+from broker.task import Task, TaskState
 
 
 class BrokerError(Exception):
@@ -67,6 +67,19 @@ class QueueFullError(BrokerError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class WaiterExistsError(BrokerError):
+    """An exclusive call found somebody who already waits for the task. The call has changed nothing."""
+
+    code = "waiter-exists"
+
+    def __init__(self, uuid: str) -> None:
+        super().__init__(
+            f"Somebody already waits for the task {uuid}, and this call wants to be the only one: wait for that call's "
+            "answer, or call without `exclusive` to wait beside it."
+        )
+        self.uuid = uuid
 
 
 class TooManyWaitersError(BrokerError):
@@ -133,6 +146,41 @@ class TaskError(BrokerError):
             self.code = code
         self.details = details
         self.retry = retry
+
+
+class TaskFailedError(BrokerError):
+    """What `run` raises for a task that ended without success. Attributes, beside the `code` and text of its error:
+
+    Args:
+        task: As it ended; its `error` may be None where it was cancelled or expired, and `code` is its state then.
+    """
+
+    code = "task-failed"
+
+    def __init__(self, task: Task) -> None:
+        failure = task.error
+        self.task = task
+        self.code = task.state.value if failure is None else failure.code
+        self.details = None if failure is None else failure.details
+        reason = None if failure is None else failure.message
+        super().__init__(reason or f"The task {task.uuid} has {_ENDED[task.state]}.")
+
+
+def result_of(task: Task, waited_s: float) -> Any:
+    """What `run` returns or raises for a task that was waited for so many seconds.
+
+    Raises:
+        TaskFailedError: It ended without success.
+        TimeoutError: It has not ended.
+    """
+    if task.state is TaskState.SUCCEEDED:
+        return task.result
+    if task.state.is_terminal:
+        raise TaskFailedError(task)
+    raise TimeoutError(f"The task {task.uuid} is still {task.state} after {waited_s:g} s. It goes on.")
+
+
+_ENDED = {TaskState.FAILED: "failed", TaskState.CANCELLED: "been cancelled", TaskState.EXPIRED: "expired"}
 
 
 class ApiError(BrokerError):

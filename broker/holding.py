@@ -63,7 +63,7 @@ class Holding:
             settled = await creation.waiter.deferred.wait()
             if settled is not None:
                 return settled
-            created = await self._by(ends, creation.created())
+            created = await answered_by(ends, creation.created())
             if created.uuid == new.uuid:
                 return await self._read_last(_last_known(created, new.queue))
         finally:
@@ -90,7 +90,7 @@ class Holding:
             )
 
     async def _hold(self, uuid: str, ends: float) -> StoredTask:
-        task = await self._by(ends, self._queries.read(uuid))
+        task = await answered_by(ends, self._queries.read(uuid))
         if task.state.is_terminal:
             return task
         self._refuse_beyond_limit()
@@ -122,7 +122,7 @@ class Holding:
     async def _read_last(self, last_known: StoredTask) -> StoredTask:
         """Whoever says "not yet" has looked once more: a message may have been lost."""
         try:
-            return await self._by(self._now(), self._queries.read(last_known.uuid))
+            return await answered_by(self._now(), self._queries.read(last_known.uuid))
         except StoreUnavailableError:
             if last_known.state.is_terminal:
                 # It has ended, but how is stored where nobody can look now.
@@ -136,13 +136,22 @@ class Holding:
     def _now(self) -> float:
         return self._hub.deadlines.loop.time()
 
-    async def _by(self, ends: float, asked: Awaitable[T]) -> T:
-        """What the store says, unless the wait is over long before it does."""
-        try:
-            async with asyncio.timeout_at(ends + LAST_LOOK_S):
-                return await asked
-        except TimeoutError:
-            raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
+
+async def answered_by(ends: float, asked: Awaitable[T]) -> T:
+    """What the store says, unless the wait is over long before it does.
+
+    Args:
+        ends: The loop's time at the end of the wait.
+        asked: The store's answer.
+
+    Raises:
+        StoreUnavailableError: It has not answered by then.
+    """
+    try:
+        async with asyncio.timeout_at(ends + LAST_LOOK_S):
+            return await asked
+    except TimeoutError:
+        raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
 
 
 def _last_known(created: Created, queue: str) -> StoredTask:

@@ -12,6 +12,8 @@ from typing import Final
 DEFAULT_QUEUE: Final = "createbranch"
 UPLOAD_QUEUE: Final = "uploadpicture"
 """Of uploaded files, which the built-in worker makes thumbnails of."""
+HELD_QUEUE: Final = "deferredresult"
+"""Of the results that a user's own web application holds calls for, unless it names another."""
 
 # Written so that Python and JSON Schema read them alike: Python's `$` also matches before a final line break.
 UUID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)"
@@ -190,6 +192,21 @@ def idempotency_prefix() -> str:
 def idempotency_key(digest: str) -> str:
     """String: the uuid that an Idempotency-Key stands for; the digest covers queue and key."""
     return idempotency_prefix() + digest
+
+
+def exclusive_prefix() -> str:
+    """What a uuid is appended to for the marker of its exclusive caller."""
+    return KEY_PREFIX + "exclusive:"
+
+
+def exclusive_key(uuid: str) -> str:
+    """String, short-lived: a caller was let in as the only one who waits for the task, and will be subscribed soon."""
+    return exclusive_prefix() + uuid
+
+
+def exclusive_idempotency_prefix() -> str:
+    """What an idempotency digest is appended to for the same, while no task has the key yet."""
+    return KEY_PREFIX + "exclusive-key:"
 
 
 def sweep_turn_key() -> str:

@@ -22,7 +22,7 @@ from broker.background import Background
 from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
-from broker.store.commands import Command, Receiver
+from broker.store.commands import Command, Receiver, Reply
 from broker.store.queries import Queries, StoredTask
 from broker.subscriptions import Subscriptions
 from broker.task import TaskState
@@ -183,6 +183,17 @@ class ResponseHub:
     def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small."""
         self.subscriptions.hand(command, receiver)
+
+    async def ask(self, command: Command) -> Reply:
+        """The same, awaited. Raises StoreUnavailableError, StoreError."""
+        return await self.subscriptions.ask(command)
+
+    def leave_idle(self, queue: str, uuid: str) -> None:
+        """Has the task's channel unsubscribed before the next command, if only the moment after its last waiter keeps
+        it."""
+        channel = self.subscriptions.find(naming.response_channel(queue, uuid).encode())
+        if isinstance(channel, Channel) and not channel.waiters:
+            self.subscriptions.leave(channel)
 
     async def confirm(self) -> None:
         """Returns once every wait registered so far is subscribed. Raises StoreUnavailableError."""

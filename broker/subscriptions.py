@@ -17,7 +17,7 @@ from broker import naming
 from broker.background import Background
 from broker.errors import StoreError, StoreUnavailableError
 from broker.probe import Probe
-from broker.store.commands import Command, Push, Receiver, pack
+from broker.store.commands import Command, Push, Receiver, Reply, pack
 from broker.store.link import Link
 from broker.store.queries import Queries
 from broker.store.topology import Topology
@@ -168,6 +168,10 @@ class Subscriptions:
         """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
         subscriber may have outstanding."""
         self.link.hand(command, receiver)
+
+    async def ask(self, command: Command) -> Reply:
+        """The same, awaited. Raises StoreUnavailableError, StoreError."""
+        return await self.link.send(command)
 
     async def confirm(self) -> None:
         """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""

@@ -21,6 +21,7 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
     TooManyWaitersError,
+    WaiterExistsError,
 )
 from broker.task import Task, TaskActions, TaskState
 
@@ -148,6 +149,8 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
             return _saying(sentence, TaskNotFoundError(uuid))
         case TaskAlreadyFinalError.code if (winner := _state_of(problem.task)) is not None:
             return _saying(sentence, TaskAlreadyFinalError(uuid, winner, bytes(problem.task)))
+        case WaiterExistsError.code:
+            return _saying(sentence, WaiterExistsError(uuid))
         case StoreUnavailableError.code:
             return StoreUnavailableError(sentence, may_have_run=may_have_run)
         case QueueFullError.code:

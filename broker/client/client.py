@@ -13,7 +13,7 @@ from broker.client.answers import Change, Page, RemoteTask, change_of, page_of, 
 from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
 from broker.client.pacing import Clock
 from broker.client.session import Session
-from broker.errors import ConfigurationError, InvalidRequestError
+from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
 
 IDLE_CONNECTIONS: Final = 100
@@ -99,6 +99,7 @@ class BrokerClient:
         delay: float | None = None,
         max_attempts: int | None = None,
         idempotency_key: str | None = None,
+        exclusive: bool = False,
     ) -> RemoteTask:
         """Creates a task, or attaches to the one of that uuid or idempotency key, and follows it to its end.
 
@@ -117,9 +118,11 @@ class BrokerClient:
             delay: Seconds until the task may be claimed.
             max_attempts: How often a failing task is tried.
             idempotency_key: Names the task within its queue, instead of a uuid.
+            exclusive: Refuse the call when somebody, through any instance, already waits for the task.
 
         Raises:
             TimeoutError: `timeout` is over; the task goes on.
+            WaiterExistsError: `exclusive`, and somebody waits.
             TaskConflictError: The uuid names a task with another queue or payload.
             IdempotencyMismatchError: The idempotency key stands for another request.
             QueueFullError: The queue takes no more tasks now; not repeated here, since that is the caller's to decide.
@@ -136,10 +139,39 @@ class BrokerClient:
             "priority": priority,
             "delay": delay,
             "max_attempts": max_attempts,
+            "exclusive": exclusive or None,
         }
         headers = idempotency_headers(idempotency_key)
         call = Call(method="POST", target="/createTask", uuid=name or "", fields=fields, headers=headers, holds=True)
         return await self._to_the_end(call, wait, timeout)
+
+    async def run(
+        self,
+        queue: str,
+        payload: Any = None,
+        *,
+        timeout: float | None = None,
+        uuid: str | None = None,
+        idempotency_key: str | None = None,
+        exclusive: bool = False,
+    ) -> Any:
+        """Has a worker do something and returns its result; `create` with its other arguments gives the task instead.
+
+        Args:
+            queue: Whose workers may claim the task.
+            payload: Any JSON-serializable value.
+            timeout: Seconds to wait at most; without it, until the task ends.
+            uuid, idempotency_key, exclusive: As in `create`.
+
+        Raises:
+            TaskFailedError: It ended without success; `code`, the message and `details` are those of its error.
+            TimeoutError: `timeout` is over; the task goes on.
+            BrokerError: As `create` does.
+        """
+        task = await self.create(
+            queue, payload, timeout=timeout, uuid=uuid, idempotency_key=idempotency_key, exclusive=exclusive
+        )
+        return result_of(task, timeout or 0.0)
 
     async def query(self, uuid: str, *, wait: float | None = None) -> RemoteTask:
         """The task as it stands; with `wait`, as soon as it has ended, or as it stands so many seconds later.

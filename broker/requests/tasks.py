@@ -50,7 +50,9 @@ class CreateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_attempts: (
         Annotated[int, Meta(ge=1, le=1_000, description="Executions at most; without it the handler's, else 3.")] | None
     ) = None
-    exclusive: Annotated[bool, Meta(description="Refuse when somebody already waits for the task.")] = False
+    exclusive: Annotated[
+        bool, Meta(description="Refuse this call when somebody, on any instance, already waits for the task.")
+    ] = False
 
 
 class ErrorRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -163,8 +165,6 @@ def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str
         InvalidRequestError: The payload or the key is not acceptable.
         PayloadTooLargeError: The payload is longer than `max_body_bytes`.
     """
-    if request.exclusive:
-        raise InvalidRequestError("`exclusive` is not supported by this version; leave it out.", field="exclusive")
     payload = received(request.payload)
     expires_in = settings.task_ttl_s if request.expires_in is None else request.expires_in
     retention = settings.retention_s if request.retention is None else request.retention

@@ -21,3 +21,5 @@ class Code(IntEnum):
     DEFERRED = 11
     FOUND = 12
     FULL = 13
+    FREE = 14
+    WAITED = 15

@@ -129,7 +129,8 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
 
 
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
-    """What API instances need besides: to hear single outcomes."""
+    """What API instances need besides: to hear single outcomes, and to see whether others do."""
+    yield Right("PUBSUB NUMSUB", (SUBJECT,))
     for queue in queues:
         yield _channel_right("SUBSCRIBE", naming.response_channel(queue, SUBJECT))
 

@@ -36,6 +36,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),
+    "EXCLUSIVE": naming.exclusive_prefix(),
+    "EXCLUSIVE_KEY": naming.exclusive_idempotency_prefix(),
     "REQUEST": naming.REQUEST_INFIX,
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
@@ -102,6 +104,8 @@ def _constants(text: str) -> list[str]:
 
 
 CREATE_TASK: Final = Script("create_task")
+TAKE_EXCLUSIVE_WAIT: Final = Script("take_exclusive_wait")
+RELEASE_EXCLUSIVE_WAIT: Final = Script("release_exclusive_wait")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
@@ -123,6 +127,8 @@ SWEEP_QUEUES: Final = Script("sweep_queues")
 
 ALL: Final = (
     CREATE_TASK,
+    TAKE_EXCLUSIVE_WAIT,
+    RELEASE_EXCLUSIVE_WAIT,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,

@@ -20,7 +20,18 @@ from tests.bench.budget import Budget
 from tests.bench.figures import Figures, Summary
 from tests.bench.report import Report
 
-SCENARIOS: Final = ("roundtrip",)
+SCENARIOS: Final = (
+    "roundtrip",
+    "callback",
+    "hold",
+    "fleet",
+    "backlog",
+    "scale",
+    "watch",
+    "values",
+    "memory",
+    "startup",
+)
 RESULTS: Final = Path(__file__).parent / "results.md"
 
 

@@ -49,27 +49,17 @@ class ServerAccount:
         return float(info["used_cpu_user"] + info["used_cpu_sys"])
 
     def used_bytes(self) -> int:
-        """Memory that its allocator has given out, all told."""
+        """Memory that its allocator has given out."""
         return int(self._info("memory")["used_memory"])
 
-    def data_bytes(self) -> int:
-        """The same without what clients' buffers take."""
-        info = self._info("memory")
-        return int(info["used_memory"] - info["mem_clients_normal"])
-
-    def calls(self, command: str) -> int:
-        """How often a command was called."""
-        found = self._info("commandstats").get(f"cmdstat_{command}")
-        return int(found["calls"]) if found else 0
+    def network_bytes(self) -> tuple[int, int]:
+        """What came in and went out by the network so far."""
+        info = self._info("stats")
+        return int(info["total_net_input_bytes"]), int(info["total_net_output_bytes"])
 
     def channels(self, pattern: str) -> int:
         """How many channels of this pattern have subscribers."""
         return len(cast("list[bytes]", self._client.pubsub_channels(pattern)))
-
-    def version(self) -> str:
-        """The server's name and version."""
-        info = self._info("server")
-        return f"Redis {info['redis_version']}"
 
     def clear(self) -> None:
         """Forgets all data."""

@@ -51,6 +51,9 @@ def _peers(figure: str) -> tuple[str, ...]:
 _CPU: Final = "total CPU, µs a task"
 _RATE: Final = "round trips/s"
 _P50: Final = "p50 at one connection, ms"
+_ONE, _FLEET = "1 workers, {} connections: {}", "100 workers, {} connections: {}"
+_REDIS: Final = "Redis CPU, µs a task"
+_SCALE: Final = "{0} API, {0} worker processes: " + _CPU
 
 BOUNDS: Final = (
     Bound("roundtrip", "CPU a task, of bare uvicorn's", f"broker: {_CPU}", at_most=4, of=(f"uvicorn: {_CPU}",)),
@@ -58,6 +61,70 @@ BOUNDS: Final = (
     Bound("roundtrip", "throughput, of the best peer's", f"broker: {_RATE}", at_least=9, of=_peers(_RATE)),
     Bound("roundtrip", "throughput, of bare uvicorn's", f"broker: {_RATE}", at_least=0.35, of=(f"uvicorn: {_RATE}",)),
     Bound("roundtrip", "p50 at one connection, of the best peer's", f"broker: {_P50}", at_most=0.2, of=_peers(_P50)),
+    *(
+        Bound(
+            "callback",
+            f"p50 of a change on B to the call held on A, {pairs} at a time, of nchan's",
+            f"broker, {pairs} pairs: p50, ms",
+            at_most=1.1,
+            of=(f"nchan, {pairs} pairs: p50, ms",),
+        )
+        for pairs in (1, 200)
+    ),
+    Bound(
+        "callback",
+        "pairs/s, 200 at a time, of nchan's",
+        "broker, 200 pairs: pairs/s",
+        at_least=1,
+        of=("nchan, 200 pairs: pairs/s",),
+    ),
+    Bound("hold", "API memory of a held call, bytes", "API memory, bytes a held call", at_most=15_000),
+    Bound(
+        "hold",
+        "Redis memory of a held call beyond its task, bytes",
+        "Redis memory, bytes a held call beyond its task",
+        at_most=600,
+    ),
+    Bound("hold", "API CPU while all are held, %", "API CPU while all are held, %", at_most=2),
+    Bound("hold", "10,000 callers of one uuid answered, s", "the last of all callers answered, s", at_most=1),
+    *(
+        Bound(
+            "fleet",
+            f"Redis CPU a task with 100 workers, {connections} connections, of one worker's",
+            _FLEET.format(connections, _REDIS),
+            at_most=1.5,
+            of=(_ONE.format(connections, _REDIS),),
+        )
+        for connections in (1, 64)
+    ),
+    *(
+        Bound(
+            "fleet",
+            f"claim attempts a task of 100 workers, {connections} connections",
+            _FLEET.format(connections, "claim attempts a task"),
+            at_most=2,
+        )
+        for connections in (1, 64)
+    ),
+    Bound(
+        "backlog",
+        "claims/s with 1,000,000 pending, of those with 1,000",
+        "many pending: claims/s",
+        at_least=0.8,
+        of=("few pending: claims/s",),
+    ),
+    Bound(
+        "scale",
+        "CPU a task with 4 API and 4 worker processes, of one of each",
+        _SCALE.format(4),
+        at_most=1.15,
+        of=(_SCALE.format(1),),
+    ),
+    Bound("watch", "one publish to 10,000 watchers on two instances, s", "the last watcher answered, s", at_most=1),
+    Bound("values", "bytes into Redis", "bytes into Redis, times payload and result", at_most=1.05),
+    Bound("values", "bytes out of Redis", "bytes out of Redis, times payload and result", at_most=1.05),
+    Bound("startup", "broker --help, s", "broker --help, s", at_most=0.15),
+    Bound("startup", "broker api until it is ready, s", "broker api until it is ready, s", at_most=0.7),
 )
 
 

@@ -33,14 +33,14 @@ def api(redis_url: str, **settings: str) -> Iterator[tuple[ChildProcess, str]]:
     """One API instance, and its URL. `settings`: those of the broker, in small letters."""
     port = free_port()
     command = [*BROKER, "api", "--host", "127.0.0.1", "--port", str(port), "--redis-url", redis_url]
-    with listening(command, port, _environment(settings)) as child:
+    with listening(command, port, environment(**settings)) as child:
         yield child, f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def worker(redis_url: str, **settings: str) -> Iterator[ChildProcess]:
     """One worker with the handlers of `tests.bench.handlers`."""
-    with running([*BROKER, "worker", HANDLERS, "--redis-url", redis_url], _environment(settings)) as child:
+    with running([*BROKER, "worker", HANDLERS, "--redis-url", redis_url], environment(**settings)) as child:
         yield child
 
 
@@ -48,7 +48,7 @@ def worker(redis_url: str, **settings: str) -> Iterator[ChildProcess]:
 def bare_uvicorn() -> Iterator[tuple[ChildProcess, str]]:
     """uvicorn that answers a constant: what the server itself costs."""
     port = free_port()
-    with listening([sys.executable, "-m", "tests.bench.bare", str(port)], port, _environment({})) as child:
+    with listening([sys.executable, "-m", "tests.bench.bare", str(port)], port, environment()) as child:
         yield child, f"http://127.0.0.1:{port}"
 
 
@@ -82,6 +82,7 @@ def wait_for_port(port: int, child: ChildProcess) -> None:
     raise RuntimeError(f"Nothing listens on port {port}.")
 
 
-def _environment(settings: Mapping[str, str]) -> Mapping[str, str]:
+def environment(**settings: str) -> Mapping[str, str]:
+    """This process's own without any settings of the broker but these, in small letters."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
     return {**own, **{f"BROKER_{name.upper()}": value for name, value in settings.items()}}

@@ -13,7 +13,11 @@ from tests.support.server import OwnServer
 CreateUser = Callable[..., str]
 
 SCRIPTS = ("+@read", "+@write", "+@connection", "+time", "+eval", "+evalsha", "+script|load", "+info")
-API = (*SCRIPTS, "~{broker}:*", "+subscribe", "+publish", "&broker:*", "&*-response-*", "(+publish &*-request-*)")
+API = (
+    *SCRIPTS,
+    *("~{broker}:*", "+subscribe", "+publish", "+pubsub|numsub", "&broker:*", "&*-response-*"),
+    "(+publish &*-request-*)",
+)
 WORKER = (
     *SCRIPTS,
     *("~{broker}:*", "+subscribe", "+psubscribe", "+publish", "&broker:*", "&createbranch-request-*"),

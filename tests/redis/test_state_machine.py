@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -43,13 +43,16 @@ from tests.support.virtual_clock import CLOCK_KEY, VirtualClock, run_on_test_clo
 T = TypeVar("T")
 
 QUICK: Final = settings(
-    max_examples=220,
+    max_examples=80,
     stateful_step_count=40,
-    derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+MOST_ROUNDS: Final = 8
+"""Of the quick search, which ends with the first round after which all of `TO_BE_SEEN` has happened."""
+DEFECT_SEED: Final = 2
+"""Any seed finds every defect; with this one it takes the fewest examples."""
 START_MS: Final = 1_800_000_000_000
 ALL_AT_ONCE: Final = 200
 NO_LIMIT: Final = 10**12
@@ -763,10 +766,20 @@ def machines(
 def test_any_course_of_events_is_as_in_the_model(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, seen: Counter[str]
 ) -> None:
-    profile = settings() if settings.get_current_profile_name() == "long" else QUICK
     with machines(redis_url, monkeypatch, seen) as make:
-        run_state_machine_as_test(make, settings=profile)  # type: ignore[arg-type]
+        if settings.get_current_profile_name() == "long":
+            run_state_machine_as_test(make, settings=settings())  # type: ignore[arg-type]
+        else:
+            search_in_rounds(make, seen)
     assert seen.keys() >= TO_BE_SEEN
+
+
+def search_in_rounds(make: Callable[[], TaskMachine], seen: Counter[str]) -> None:
+    """The same examples each time, and as many as the rarest event needs."""
+    for number in range(MOST_ROUNDS):
+        run_state_machine_as_test(seed(number)(make), settings=QUICK)  # type: ignore[arg-type]
+        if seen.keys() >= TO_BE_SEEN:
+            return
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
@@ -776,4 +789,4 @@ def test_a_defect_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch, seen
     monkeypatch.setattr(script, "source", script.source.replace(right, wrong))
     search = settings(QUICK, max_examples=2_000, phases=[Phase.generate])
     with machines(redis_url, monkeypatch, seen) as make, pytest.raises(AssertionError):
-        run_state_machine_as_test(make, settings=search)  # type: ignore[arg-type]
+        run_state_machine_as_test(seed(DEFECT_SEED)(make), settings=search)  # type: ignore[arg-type]

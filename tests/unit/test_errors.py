@@ -17,6 +17,7 @@ CODES = {
     errors.TaskNotFoundError: "task-not-found",
     errors.TaskConflictError: "task-conflict",
     errors.QueueFullError: "queue-full",
+    errors.WaiterExistsError: "waiter-exists",
     errors.TooManyWaitersError: "too-many-waiters",
     errors.IdempotencyMismatchError: "idempotency-mismatch",
     errors.TaskAlreadyFinalError: "task-already-final",
@@ -24,6 +25,7 @@ CODES = {
     errors.StoreUnavailableError: "store-unavailable",
     errors.StoreError: "store-error",
     errors.TaskError: "failed",
+    errors.TaskFailedError: "task-failed",
     errors.ApiError: "unexpected-answer",
 }
 

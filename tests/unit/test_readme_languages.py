@@ -21,8 +21,6 @@ from tests.support.readme import LANGUAGES, README, ROOT, Readme
 UNITS = {"_s": ("s", "秒"), "_mb": ("MiB",), "_bytes": ("bytes", "字节")}
 SERVICES = ROOT / "services" / "broker_services"
 CREATEBRANCH = SERVICES / "worker"
-# Known, and refused by this version.
-REFUSED_FIELDS = {"exclusive"}
 # Files in the folder of a reader who follows the README.
 READERS_FILES = ("ask.py", "create.py", "jobs.py", "app.git")
 
@@ -109,7 +107,7 @@ def test_every_field_is_in_its_row(readme: Readme) -> None:
     for operation in OPERATIONS:
         fields = set(operation.request.__struct_fields__) if operation.request else set()
         row = rows[f"{operation.methods[0]} {operation.path}"]
-        assert fields - REFUSED_FIELDS <= set(re.findall("`([^`]+)`", row)), operation.name
+        assert fields <= set(re.findall("`([^`]+)`", row)), operation.name
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,6 @@ def test_a_task_lives_for_a_millisecond_at_least() -> None:
         ({"max_attempts": 0}, "max_attempts"),
         ({"max_attempts": 1_001}, "max_attempts"),
         ({"exclusive": "yes"}, "exclusive"),
-        ({"exclusive": True}, "exclusive"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(fields: dict[str, Any], field: str) -> None:

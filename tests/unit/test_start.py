@@ -241,7 +241,7 @@ def checks(start: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str
 def test_the_gate_runs_every_check_in_order(start: ModuleType, checks: list[tuple[str, ...]]) -> None:
     assert start.main(["test"]) == 0
     assert [check[0] for check in checks] == ["ruff", "ruff", "mypy", "mypy", "lint-imports", "python"]
-    assert "--cov" in checks[-1]
+    assert "--cov" not in checks[-1]
 
 
 def test_the_gate_stops_at_the_first_failure(start: ModuleType, checks: list[tuple[str, ...]]) -> None:
@@ -250,10 +250,21 @@ def test_the_gate_stops_at_the_first_failure(start: ModuleType, checks: list[tup
     assert checks[-1] == ("mypy",)
 
 
-def test_a_part_of_the_tests_is_not_judged_by_its_coverage(start: ModuleType, checks: list[tuple[str, ...]]) -> None:
+def test_a_part_of_the_tests_can_be_chosen(start: ModuleType, checks: list[tuple[str, ...]]) -> None:
     assert start.main(["test", "-k", "one"]) == 0
     assert checks[-1][-2:] == ("-k", "one")
-    assert "--cov" not in checks[-1]
+
+
+def test_the_coverage_is_measured_by_a_command_of_its_own(
+    start: ModuleType, checks: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start.main(["coverage"]) == 0
+    assert [check[0] for check in checks] == ["python"]
+    assert {"--cov", *start.TESTS[1:]} <= set(checks[0])
+    checks.clear()
+    assert start.main(["coverage", "-k", "one"]) == 1
+    assert not checks
+    assert "takes no arguments" in capsys.readouterr().err
 
 
 def test_dev_becomes_the_installed_command(start: ModuleType, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

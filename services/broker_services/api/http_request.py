@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, quote
 
@@ -134,20 +133,17 @@ class HttpRequest:
 
     async def read_body(self) -> bytes:
         """The whole body. Raises as `Bodies.read` does, and HttpError for a compressed one."""
-        self._refuse_encoded()
-        return await self._bodies.read(self.receive, self._announced_bytes)
-
-    def body_parts(self, max_bytes: int) -> AsyncIterator[bytes]:
-        """A long body as it arrives. Raises as `Bodies.parts` does, and HttpError for a compressed one."""
-        self._refuse_encoded()
-        return self._bodies.parts(self.receive, self._announced_bytes, max_bytes=max_bytes)
+        self.refuse_encoded()
+        return await self._bodies.read(self.receive, self.announced_bytes)
 
     @property
-    def _announced_bytes(self) -> int:
+    def announced_bytes(self) -> int:
+        """Content-Length, or 0."""
         announced = self.header(b"content-length") or ""
         return int(announced) if announced.isdigit() else 0
 
-    def _refuse_encoded(self) -> None:
+    def refuse_encoded(self) -> None:
+        """Raises HttpError for a compressed body."""
         encoding = (self.header(b"content-encoding") or "identity").strip().lower()
         if encoding != "identity":
             raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")

@@ -12,6 +12,7 @@ from broker_services.api.access import access_of
 from broker_services.api.app import build_app
 from broker_services.api.calls.shared import Api
 from broker_services.api.descriptors import fit_waiters
+from broker_services.api.operations import UNREAD_PATHS
 from broker_services.api.protocol import HeadBounds, bounded_protocol
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer
 from broker_services.api.upload_cleaning import GRACE_S, UploadCleaning
@@ -71,7 +72,7 @@ def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
         host=host,
         port=port,
         http=bounded_protocol(  # type: ignore[arg-type]  # whatever makes one does
-            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused)
+            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused, UNREAD_PATHS)
         ),
         ws="none",
         lifespan="off",

@@ -41,6 +41,7 @@ _ALL: Final = (
     ProblemType("task-conflict", 409, "The task of this uuid is not one for this call"),
     ProblemType("task-already-final", 409, "The task has ended with another outcome"),
     ProblemType("lease-lost", 409, "The lease no longer holds"),
+    ProblemType("waiter-exists", 409, "Somebody already waits for the task"),
     ProblemType("payload-too-large", 413, "The body or a value is too long"),
     ProblemType("unsupported-media-type", 415, "The body is of a type that is not read"),
     ProblemType("invalid-request", 422, "A field cannot be used"),

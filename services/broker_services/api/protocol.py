@@ -5,12 +5,13 @@ time, where its own waits for ever. It also notices that a caller has left who s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from broker_services.api.asgi import FLOW
 from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
@@ -28,11 +29,13 @@ class HeadBounds(NamedTuple):
 
     `most_bytes`: request line and headers together; more is answered 431 and the connection closed. `timeout_s`:
     seconds within which a head that has begun must be complete, else 408 and the same. `on_refused`: told the code.
+    `unread_paths`: where a body is left unread until the application asks for it.
     """
 
     most_bytes: int
     timeout_s: float
     on_refused: Callable[[str], None] = lambda _code: None
+    unread_paths: Container[str] = ()
 
 
 def bounded_protocol(bounds: HeadBounds) -> Callable[..., BoundedProtocol]:
@@ -100,6 +103,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.pipeline:
             self._read_on(previous)
+        elif self.scope["path"] in self._bounds.unread_paths:
+            self.scope[FLOW] = self.flow  # type: ignore[typeddict-unknown-key]  # an extension
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """A request is complete."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
 from broker import Settings
 from broker.errors import StoreUnavailableError, TooManyWaitersError
 from broker.randomness import new_uuid
-from broker_services.api.bodies import Bodies
+from broker_services.api.asgi import FLOW
 from broker_services.api.descriptors import most_files
 from broker_services.api.http_request import HttpRequest
+from broker_services.api.long_bodies import LongBodies
 from broker_services.api.problems import HttpError
 from broker_services.api.upload_form import FRAME_BYTES, Upload, UploadForm
 from broker_services.files import FileStore, NewFile
@@ -35,16 +37,15 @@ class Uploads:
 
     Args:
         settings: What to run with.
-        bodies: Reads them.
 
     Raises:
         ConfigurationError: BROKER_UPLOAD_URL cannot be used.
     """
 
-    def __init__(self, settings: Settings, bodies: Bodies) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.store = FileStore(settings.upload_url)
         self._max_bytes = settings.upload_max_bytes
-        self._bodies = bodies
+        self._bodies = LongBodies(timeout_s=settings.body_timeout_s)
         self._most_at_once = min(MOST_AT_ONCE if self.store.is_local else MOST_AT_ONCE_REMOTE, most_files())
         self._pool = ThreadPoolExecutor(settings.upload_threads, thread_name_prefix="broker-upload")
         self._at_once = 0
@@ -59,6 +60,7 @@ class Uploads:
             StoreUnavailableError: The file cannot be stored.
             ClientGoneError: The sender went away.
         """
+        request.refuse_encoded()
         form = self._form(request)
         if self._at_once >= self._most_at_once:
             raise TooManyWaitersError(f"{self._at_once} uploads are received here now, and no more: try again.")
@@ -88,6 +90,10 @@ class Uploads:
             log.warning("The uploads' store failed: %s: %s", type(error).__name__, error)
             raise StoreUnavailableError("The uploads' store cannot be used now; try again later.") from error
 
+    def end_all(self) -> None:
+        """Ends unfinished uploads: this process ends, and their senders try elsewhere."""
+        self._bodies.end_all()
+
     def close(self) -> None:
         """Takes no more work."""
         self._pool.shutdown(wait=False)
@@ -103,16 +109,23 @@ class Uploads:
         uuid = new_uuid()
         file = await self.run(partial(self.store.begin, uuid))
         try:
-            async for part in request.body_parts(self._max_bytes + FRAME_BYTES):
-                pieces = form.feed(part)
-                if pieces:
-                    await self.run(partial(file.write, pieces))
+            async with aclosing(self._parts(request)) as parts:
+                async for part in parts:
+                    pieces = form.feed(part)
+                    if pieces:
+                        await self.run(partial(file.write, pieces))
             upload = form.finish()
             await self.run(file.finish)
         except BaseException:
             await self._discard(file)
             raise
         return uuid, upload
+
+    def _parts(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
+        flow = request.scope.get(FLOW)
+        return self._bodies.parts(
+            request.receive, flow, request.announced_bytes, max_bytes=self._max_bytes + FRAME_BYTES
+        )
 
     async def _discard(self, file: NewFile) -> None:
         try:

@@ -45,6 +45,7 @@ def exit_code(error: Exception) -> Exit | None:
             errors.TaskNotFoundError()
             | errors.TaskConflictError()
             | errors.TaskAlreadyFinalError()
+            | errors.WaiterExistsError()
             | errors.IdempotencyMismatchError()
             | errors.LeaseLostError()
         ):

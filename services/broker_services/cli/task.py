@@ -60,6 +60,7 @@ def task() -> None:
 @option("--expires-in", type=float, help="Seconds until the unfinished task expires.")
 @option("--retention", type=float, help="Seconds for which the record is kept after the end.")
 @option("--max-attempts", type=int, help="How often a failing task is tried.")
+@option("--exclusive", is_flag=True, help="Refuse when somebody already waits for the task.")
 @connected
 @click.pass_context
 def create(

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Final
 
 from tests.bench import load, processes
-from tests.bench.accounting import ServerAccount, cpu_s
+from tests.bench.accounting import cpu_s
 from tests.bench.budget import Budget
+from tests.bench.deployment import deployed
 from tests.bench.figures import Figures
 from tests.bench.peers import deployment as peers
 
@@ -49,17 +50,8 @@ def _measure(figures: Figures, name: str, url: str, accounts: load.Accounts, sec
 
 
 def _broker(stack: ExitStack) -> tuple[str, load.Accounts]:
-    redis = stack.enter_context(processes.server())
-    worker = stack.enter_context(processes.worker(redis.url))
-    api, url = stack.enter_context(processes.api(redis.url))
-    account = ServerAccount(redis.url)
-    stack.callback(account.close)
-    accounts: load.Accounts = {
-        "API": partial(cpu_s, api.pid),
-        "worker": partial(cpu_s, worker.pid),
-        "Redis": account.cpu_s,
-    }
-    return f"{url}/createTask?queue=noop", accounts
+    running = stack.enter_context(deployed(workers=1))
+    return f"{running.urls[0]}/createTask?queue=noop", running.accounts
 
 
 def _uvicorn(stack: ExitStack) -> tuple[str, load.Accounts]:

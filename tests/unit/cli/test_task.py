@@ -26,8 +26,16 @@ def test_creating_prints_the_document_and_waits_for_the_end(broker: Invoke, answ
 def test_every_option_reaches_the_api(broker: Invoke, answering: Answering) -> None:
     api = answering(answer(task("succeeded")))
     options = "--queue q --priority 9 --delay 1 --expires-in 2.5 --retention 3 --max-attempts 4 --idempotency-key k"
-    assert broker("task", "create", "--uuid", "1", *options.split()).exit_code == Exit.OK
-    expected = {"queue": "q", "priority": 9, "delay": 1, "expires_in": 2.5, "retention": 3, "max_attempts": 4}
+    assert broker("task", "create", "--uuid", "1", "--exclusive", *options.split()).exit_code == Exit.OK
+    expected = {
+        "queue": "q",
+        "priority": 9,
+        "delay": 1,
+        "expires_in": 2.5,
+        "retention": 3,
+        "max_attempts": 4,
+        "exclusive": True,
+    }
     assert {name: value for name, value in api.body().items() if name in expected} == expected
     assert api.requests[0].headers["Idempotency-Key"] == "k"
 

@@ -22,7 +22,9 @@ from broker.errors import (
     QueueFullError,
     TaskAlreadyFinalError,
     TaskConflictError,
+    TaskFailedError,
     TaskNotFoundError,
+    WaiterExistsError,
 )
 from broker.task import TaskFailure, TaskState
 from tests.unit.client.fake_api import FakeApi, answer, broken, problem, raw_answer, task
@@ -113,7 +115,16 @@ async def test_a_value_is_given_only_once() -> None:
 async def test_every_option_of_a_task_is_sent_and_absent_ones_are_not() -> None:
     api = FakeApi(answer(task("succeeded")))
     await api.client().create(
-        "q", uuid="1", wait=2.5, expires_in=9, retention=8, priority=7, delay=6, max_attempts=5, idempotency_key='"k"'
+        "q",
+        uuid="1",
+        wait=2.5,
+        expires_in=9,
+        retention=8,
+        priority=7,
+        delay=6,
+        max_attempts=5,
+        idempotency_key='"k"',
+        exclusive=True,
     )
     assert api.body() == {
         "uuid": "1",
@@ -124,6 +135,7 @@ async def test_every_option_of_a_task_is_sent_and_absent_ones_are_not() -> None:
         "priority": 7,
         "delay": 6,
         "max_attempts": 5,
+        "exclusive": True,
     }
 
 
@@ -296,3 +308,22 @@ async def test_values_in_a_list_stay_the_bytes_they_are() -> None:
 async def test_a_list_that_is_none(body: bytes) -> None:
     with pytest.raises(ApiError, match="none of a broker's"):
         await FakeApi(raw_answer(body)).client().list()
+
+
+async def test_running_gives_the_result_or_raises_the_failure() -> None:
+    api = FakeApi(answer({**task("succeeded"), "result": [1]}))
+    assert await api.client().run("q", {"a": 1}, timeout=5) == [1]
+    assert api.body()["wait"] == 5
+    assert "exclusive" not in api.body()
+
+    failed = FakeApi(answer({**task("failed"), "error": {"code": "broken", "message": "It broke.", "details": 7}}))
+    with pytest.raises(TaskFailedError, match="It broke") as raised:
+        await failed.client().run("q")
+    assert (raised.value.code, raised.value.details) == ("broken", 7)
+
+
+async def test_an_exclusive_call_that_finds_a_waiter() -> None:
+    api = FakeApi(problem(409, "waiter-exists"))
+    with pytest.raises(WaiterExistsError) as refused:
+        await api.client().create("q", uuid="084Tkjfh", exclusive=True)
+    assert refused.value.uuid == "084Tkjfh"

@@ -77,7 +77,7 @@ def test_a_header_lists_every_argument_that_is_read(name: str) -> None:
 def test_the_flags(name: str) -> None:
     """A full store takes no new tasks, and must drain by all other ways."""
     expected = {
-        **dict.fromkeys(("create_task", "retry_task"), "#!lua"),
+        **dict.fromkeys(("create_task", "retry_task", "take_exclusive_wait"), "#!lua"),
         **dict.fromkeys(("read_task", "find_ended", "list_tasks", "read_queues"), "#!lua flags=no-writes"),
     }
     assert text_of(name).splitlines()[0] == expected.get(name, "#!lua flags=allow-oom")

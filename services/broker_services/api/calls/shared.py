@@ -43,12 +43,13 @@ class Api:
             timeout_s=self.settings.body_timeout_s,
             deadlines=broker.hub.deadlines,
         )
-        self.uploads = Uploads(self.settings, self.bodies)
+        self.uploads = Uploads(self.settings)
 
     def drain(self) -> None:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
+        self.uploads.end_all()
         self.broker.hub.end_all()
 
     def _collect(self) -> Iterator[Metric]:

@@ -39,7 +39,8 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     asked = await read(request, _create_decoder, CreateRequest)
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
-    task = await held(api, request, wait, api.broker.holding.create(new, wait))
+    creating = api.broker.exclusive if asked.exclusive else api.broker.holding
+    task = await held(api, request, wait, creating.create(new, wait))
     api.measures.told("createTask", task.queue, task.state)
     return created_answer(api, request, task, applied)
 

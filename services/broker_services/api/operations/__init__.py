@@ -18,5 +18,7 @@ BY_PARENT: Final[Mapping[str, ParameterPath]] = parameter_paths(OPERATIONS)
 """What is served below this path, where the last segment is a parameter."""
 METHODS: Final[Mapping[str, tuple[str, ...]]] = methods_by_path(OPERATIONS)
 """All methods of a path, for whoever sent another one."""
+UNREAD_PATHS: Final = frozenset(operation.path for operation in OPERATIONS if operation.form)
+"""Whose bodies are read in turns, and not as they come."""
 
-__all__ = ["BY_PARENT", "BY_PATH", "METHODS", "OPERATIONS", "Operation", "Outcome"]
+__all__ = ["BY_PARENT", "BY_PATH", "METHODS", "OPERATIONS", "UNREAD_PATHS", "Operation", "Outcome"]

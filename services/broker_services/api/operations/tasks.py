@@ -30,6 +30,7 @@ OPERATIONS: Final = (
         problems=(
             *BODY_PROBLEMS,
             "task-conflict",
+            "waiter-exists",
             "idempotency-mismatch",
             "queue-full",
             "too-many-waiters",

@@ -1,0 +1,53 @@
+"""A deployment of the broker to be measured: a Redis, some API instances and workers, and what they have used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from broker.child_process import ChildProcess
+from tests.bench import processes
+from tests.bench.accounting import ServerAccount, cpu_s
+from tests.bench.load import Accounts
+
+
+class Deployment(NamedTuple):
+    """One that runs."""
+
+    redis_url: str
+    redis: ServerAccount
+    apis: tuple[ChildProcess, ...]
+    urls: tuple[str, ...]
+    workers: tuple[ChildProcess, ...]
+
+    @property
+    def accounts(self) -> Accounts:
+        """CPU seconds used so far by kind of process."""
+        return {
+            "API": lambda: sum(cpu_s(api.pid) for api in self.apis),
+            "worker": lambda: sum(cpu_s(worker.pid) for worker in self.workers),
+            "Redis": self.redis.cpu_s,
+        }
+
+    def cpu_s(self) -> float:
+        """Of all processes."""
+        return sum(spent() for spent in self.accounts.values())
+
+
+@contextmanager
+def deployed(*, apis: int = 1, workers: int = 0, **settings: str) -> Iterator[Deployment]:
+    """One with so many processes. `settings`: those of the broker's processes, in small letters."""
+    with ExitStack() as stack:
+        server = stack.enter_context(processes.server())
+        account = ServerAccount(server.url)
+        stack.callback(account.close)
+        running_workers = [stack.enter_context(processes.worker(server.url, **settings)) for _ in range(workers)]
+        running_apis = [stack.enter_context(processes.api(server.url, **settings)) for _ in range(apis)]
+        yield Deployment(
+            server.url,
+            account,
+            tuple(child for child, _ in running_apis),
+            tuple(url for _, url in running_apis),
+            tuple(running_workers),
+        )
