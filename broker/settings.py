@@ -37,12 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_max_pending: Count = 100_000
     queue_full: Literal["reject", "drop-oldest"] = "reject"
     max_body_bytes: Count = 262_144
+    body_timeout_s: Seconds = 20.0
+    max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
     upload_max_bytes: Count = 20_971_520
     upload_url: Annotated[str, Meta(min_length=1)] = "uploads"
     upload_threads: Annotated[int, Meta(ge=1, le=1_024)] = 16
     upload_queue: Count = 5_000
-    body_timeout_s: Seconds = 20.0
-    max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
     drain_s: MaybeSeconds = 10.0
     get_writes: Literal["on", "off"] = "on"
     api_keys_file: str = ""

@@ -7,7 +7,7 @@ turns: whose turn it is gives one part, which is dealt with before the turn ends
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from broker.errors import PayloadTooLargeError
@@ -44,16 +44,23 @@ class LongBodies:
         """Ends unfinished bodies at their next turn: their senders try elsewhere."""
         self._is_ending = True
 
-    async def parts(
-        self, receive: Receive, flow: Flow | None, announced_bytes: int, *, max_bytes: int
-    ) -> AsyncGenerator[bytes, None]:
-        """One body as it arrives. Close the generator: a turn lasts until the next part is asked for.
+    async def read(
+        self,
+        receive: Receive,
+        flow: Flow | None,
+        announced_bytes: int,
+        *,
+        max_bytes: int,
+        take: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """Reads one body to its end.
 
         Args:
             receive: ASGI's.
             flow: Of the connection, where there is one.
             announced_bytes: Content-Length, or 0.
             max_bytes: Longest acceptable body.
+            take: Awaited with each part, within its turn; it must not keep it.
 
         Raises:
             PayloadTooLargeError: Longer than the limit; what follows is not read.
@@ -67,18 +74,26 @@ class LongBodies:
             async with self._turns:
                 if self._is_ending:
                     raise _draining()
-                message = await _receive(receive, flow)
-                if message is None:
-                    pace.check()
-                    continue
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                part: bytes = message.get("body", b"")
-                pace.add(len(part))
-                _check_length(pace.received, max_bytes)
-                more = bool(message.get("more_body"))
-                yield part
-                pace.go_on()
+                # A function of its own: what waits for its next turn must not hold the part of its last one.
+                more = await _take_turn(receive, flow, max_bytes, pace, take)
+
+
+async def _take_turn(
+    receive: Receive, flow: Flow | None, max_bytes: int, pace: _Pace, take: Callable[[bytes], Awaitable[None]]
+) -> bool:
+    """Deals with what comes in one turn; whether there is more."""
+    message = await _receive(receive, flow)
+    if message is None:
+        pace.check()
+        return True
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    part: bytes = message.get("body", b"")
+    pace.add(len(part))
+    _check_length(pace.received, max_bytes)
+    await take(part)
+    pace.go_on()
+    return bool(message.get("more_body"))
 
 
 class _Pace:

@@ -15,6 +15,7 @@ from broker_services.api.asgi import FLOW
 from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
+from broker_services.api.small_reads import SmallReads
 
 MOST_PIPELINED: Final = 32
 """Requests read on one connection behind one that is held; more stay unread until it is answered."""
@@ -38,9 +39,13 @@ class HeadBounds(NamedTuple):
     unread_paths: Container[str] = ()
 
 
-def bounded_protocol(bounds: HeadBounds) -> Callable[..., BoundedProtocol]:
+def bounded_protocol(bounds: HeadBounds) -> Callable[..., SmallReads]:
     """What uvicorn calls for each connection."""
-    return partial(BoundedProtocol, bounds=bounds)
+    return partial(_make_protocol, bounds=bounds)
+
+
+def _make_protocol(*args: Any, **kwargs: Any) -> SmallReads:
+    return SmallReads(BoundedProtocol(*args, **kwargs))
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -55,6 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_too_large = False
         self._is_in_head = False
         self._is_in_message = False
+        self.takes_long_reads = False
         self._too_slow: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
 
@@ -105,11 +111,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._read_on(previous)
         elif self.scope["path"] in self._bounds.unread_paths:
             self.scope[FLOW] = self.flow  # type: ignore[typeddict-unknown-key]  # an extension
+            self.takes_long_reads = True
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body. Of one that is left unread, no other piece shall come before somebody asks for it."""
+        super().on_body(body)
+        if self.takes_long_reads:
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """A request is complete."""
-        self._is_in_message = False
+        self._is_in_message = self.takes_long_reads = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

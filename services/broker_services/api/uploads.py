@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
 
@@ -109,11 +108,7 @@ class Uploads:
         uuid = new_uuid()
         file = await self.run(partial(self.store.begin, uuid))
         try:
-            async with aclosing(self._parts(request)) as parts:
-                async for part in parts:
-                    pieces = form.feed(part)
-                    if pieces:
-                        await self.run(partial(file.write, pieces))
+            await self._read(request, form, file)
             upload = form.finish()
             await self.run(file.finish)
         except BaseException:
@@ -121,11 +116,15 @@ class Uploads:
             raise
         return uuid, upload
 
-    def _parts(self, request: HttpRequest) -> AsyncGenerator[bytes, None]:
+    async def _read(self, request: HttpRequest, form: UploadForm, file: NewFile) -> None:
+        async def take(part: bytes) -> None:
+            pieces = form.feed(part)
+            if pieces:
+                await self.run(partial(file.write, pieces))
+
+        most = self._max_bytes + FRAME_BYTES
         flow = request.scope.get(FLOW)
-        return self._bodies.parts(
-            request.receive, flow, request.announced_bytes, max_bytes=self._max_bytes + FRAME_BYTES
-        )
+        await self._bodies.read(request.receive, flow, request.announced_bytes, max_bytes=most, take=take)
 
     async def _discard(self, file: NewFile) -> None:
         try:
