@@ -19,6 +19,7 @@ HELD_QUEUE: Final = "deferredresult"
 UUID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)"
 # A queue that contained an infix would make `<queue>-request-<uuid>` ambiguous.
 QUEUE_PATTERN: Final = r"^(?!.*-(request|response)(-|$))[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$(?!\n)"
+NAMESPACE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)"
 IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
 
 REQUEST_INFIX: Final = "-request-"
@@ -66,6 +67,11 @@ def probe_channel(instance: str) -> str:
     return f"broker:probe:{instance}"
 
 
+def fence_channel() -> str:
+    """Where fences are published; nobody listens."""
+    return "broker:fence"
+
+
 def worker_channel_prefix() -> str:
     """What a worker's name is appended to for its own channel."""
     return "broker:worker:"
@@ -74,6 +80,11 @@ def worker_channel_prefix() -> str:
 def worker_channel(worker: str) -> str:
     """Where a worker hears that a task it runs was ended by somebody else."""
     return worker_channel_prefix() + worker
+
+
+def published_channel() -> str:
+    """Where every process hears which namespace has changed: one channel, since a namespace may contain an infix."""
+    return "broker:published"
 
 
 # Keys
@@ -192,6 +203,31 @@ def idempotency_prefix() -> str:
 def idempotency_key(digest: str) -> str:
     """String: the uuid that an Idempotency-Key stands for; the digest covers queue and key."""
     return idempotency_prefix() + digest
+
+
+def published_prefix() -> str:
+    """What a namespace is appended to for what it holds."""
+    return KEY_PREFIX + "published:"
+
+
+def published_key(namespace: str) -> str:
+    """Hash: the published value as it was received, its version, and when it was published."""
+    return published_prefix() + namespace
+
+
+def publications_key() -> str:
+    """Hash: how many changes of namespaces there were, in which epoch, and which are not remembered."""
+    return KEY_PREFIX + "publications"
+
+
+def namespaces_key() -> str:
+    """Sorted set: namespaces that hold a value, by the number of their last change."""
+    return KEY_PREFIX + "namespaces"
+
+
+def deleted_namespaces_key() -> str:
+    """Sorted set: namespaces that were deleted lately, by the number of that change."""
+    return KEY_PREFIX + "namespaces-deleted"
 
 
 def exclusive_prefix() -> str:

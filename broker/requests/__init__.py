@@ -1,6 +1,17 @@
 """What callers may ask: one typed, checked definition each, for HTTP, the OpenAPI document and Python alike."""
 
-from broker.requests.fields import MOST_SECONDS, Queue, Uuid, convert, invalid, milliseconds, received
+from broker.requests.fields import (
+    MOST_SECONDS,
+    Namespace,
+    Queue,
+    Uuid,
+    Version,
+    convert,
+    invalid,
+    invalid_field,
+    milliseconds,
+    received,
+)
 from broker.requests.queues import QueuesRequest
 from broker.requests.tasks import (
     DEFAULT_MAX_ATTEMPTS,
@@ -21,31 +32,70 @@ from broker.requests.tasks import (
     retry,
 )
 from broker.requests.uploads import UploadRequest
+from broker.requests.watch import (
+    NamespaceRequest,
+    PublishRequest,
+    UnpublishRequest,
+    WatchRequest,
+    WatchSeveralRequest,
+)
+from broker.requests.work import (
+    BACKOFF_FIRST_S,
+    BACKOFF_MOST_S,
+    MOST_CLAIMED,
+    Claim,
+    ClaimRequest,
+    HeartbeatRequest,
+    Release,
+    ReleaseRequest,
+    claim,
+    progress,
+    release,
+)
 
 __all__ = [
+    "BACKOFF_FIRST_S",
+    "BACKOFF_MOST_S",
     "DEFAULT_MAX_ATTEMPTS",
     "DEFAULT_MOST_PENDING",
+    "MOST_CLAIMED",
     "MOST_SECONDS",
     "CancelRequest",
     "ChangeRequest",
+    "Claim",
+    "ClaimRequest",
     "Completion",
     "CreateRequest",
     "ErrorRequest",
+    "HeartbeatRequest",
     "ListRequest",
+    "Namespace",
+    "NamespaceRequest",
     "NewTask",
+    "PublishRequest",
     "QueryRequest",
     "Queue",
     "QueuesRequest",
+    "Release",
+    "ReleaseRequest",
     "Retry",
     "RetryRequest",
+    "UnpublishRequest",
     "UploadRequest",
     "Uuid",
+    "Version",
+    "WatchRequest",
+    "WatchSeveralRequest",
+    "claim",
     "completion",
     "convert",
     "invalid",
+    "invalid_field",
     "is_outcome_of",
     "milliseconds",
     "new_task",
+    "progress",
     "received",
+    "release",
     "retry",
 ]

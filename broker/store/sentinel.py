@@ -56,6 +56,8 @@ class SentinelTopology(Topology):
         sentinel_options: How to log in at the sentinels, as redis-py has it.
     """
 
+    is_watched = True
+
     def __init__(
         self, sentinels: Sequence[Address], service: str, server: Server, sentinel_options: dict[str, Any]
     ) -> None:

@@ -104,7 +104,7 @@ class Reader:
                 self._run(block)
             case "sh hold" | "sh serve":
                 self._run_in_background(block)
-            case "python":
+            case "python" | "shell":
                 (self._folder / block.note).write_text(self._localized(block.text))
             case "text" | "json":
                 compare = is_as_shown if block.kind == "text" else is_json_as_shown
@@ -191,11 +191,17 @@ class Reader:
 
 
 def _has_its_task(command: str) -> bool:
-    """Whether the task of a held `createTask` is there: a reader is slower than that, this program is not."""
+    """Whether the task of a held `createTask` is there: a reader is slower than that, this program is not.
+
+    A held watch that names its version needs nothing to be there: it misses no publish.
+    """
     found = _url.search(command)
     assert found is not None, command
     address = urlsplit(found[0])
-    uuid = parse_qs(address.query)["uuid"][0]
+    fields = parse_qs(address.query)
+    if "version" in fields:
+        return True
+    uuid = fields["uuid"][0]
     url = f"{address.scheme}://{address.netloc}/queryTaskState"
     return httpx.get(url, params={"uuid": uuid}, trust_env=False).status_code == 200
 

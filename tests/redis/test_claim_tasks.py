@@ -40,7 +40,6 @@ async def test_a_claim_changes_the_record_and_the_indexes(store: Store) -> None:
     }
     assert store.indexes() == {"leases", "expiring"}
     assert store.score(naming.leases_key()) == claimed.lease_end_ms
-    assert store.encoding() == "listpack"
 
 
 async def test_a_claim_publishes_nothing(store: Store) -> None:

@@ -35,7 +35,6 @@ async def test_a_failed_attempt_is_retried_at_once(store: Store) -> None:
         assert await store.transitions.retry("t", claimed.lease, OUTAGE, 0)
         assert ear.messages() == [("q-request-t", '{"uuid":"t","queue":"q","attempt":1}')]
     assert store.indexes() == {"pending", "expiring"}
-    assert store.encoding() == "listpack"
 
 
 async def test_the_last_error_of_a_retried_task_is_not_its_outcome(store: Store) -> None:

@@ -37,7 +37,18 @@ from broker.store.queries import StoredListItem, StoredTask
 from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created
 from broker.task import TaskState
 from tests.support.model import MOST_DROPS, Model, Presence
-from tests.support.store import LONG_MS, QUEUE, Ear, Store, cancelled, failed, new_task, open_store, succeeded
+from tests.support.store import (
+    LONG_MS,
+    QUEUE,
+    READ_FIELDS,
+    Ear,
+    Store,
+    cancelled,
+    failed,
+    new_task,
+    open_store,
+    succeeded,
+)
 from tests.support.virtual_clock import CLOCK_KEY, VirtualClock, run_on_test_clock
 
 T = TypeVar("T")
@@ -56,7 +67,7 @@ DEFECT_SEED: Final = 2
 START_MS: Final = 1_800_000_000_000
 ALL_AT_ONCE: Final = 200
 NO_LIMIT: Final = 10**12
-MOST_INLINE_BYTES: Final = 64
+MOST_INLINE_BYTES: Final = 512
 PRESENCE_STEP: Final = 2**20
 WRONG_LEASE: Final = "0.wrong"
 # Without these the search would prove little.
@@ -74,32 +85,36 @@ TO_BE_SEEN: Final = {
 }
 # What each script would be without one of its cares.
 DEFECTS: Final = {
-    "a lost lease still ends the task": (scripts.FINISH_TASK, "record.lease ~= lease", "false"),
-    "an ended task is ended again": (scripts.FINISH_TASK, "not is_open(record) or expire_if_over", "expire_if_over"),
-    "a worker is not told": (scripts.FINISH_TASK, "record.worker and not by_worker", "false"),
-    "a returned task goes to the end": (scripts.REQUEUE_TASK, " + record.seq)", " + redis.call('INCR', SEQUENCE))"),
+    "a lost lease still ends the task": (scripts.FINISH_TASKS, "record.lease ~= lease", "false"),
+    "an ended task is ended again": (scripts.FINISH_TASKS, "not is_open(record) or expire_if_over", "expire_if_over"),
+    "a worker is not told": (scripts.FINISH_TASKS, "worker and not by_worker", "false"),
+    "a returned task goes to the end": (
+        scripts.REQUEUE_TASK,
+        " + record.seq)",
+        " + redis.call('INCRBY', SEQUENCE, 100))",
+    ),
     "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
-    "an index is left behind": (scripts.SWEEP_EXPIRED, "redis.call('ZREM', DELAYED, uuid)", ""),
+    "an index is left behind": (scripts.SWEEP_EXPIRED, "index(DELAYED, uuid, false)", ""),
     "values are left behind": (scripts.SWEEP_RETAINED, "TASK .. uuid, VALUES .. uuid", "TASK .. uuid"),
     "a key outlives its task": (scripts.SWEEP_RETAINED, "redis.call('DEL', IDEMPOTENCY .. record.idempotency)", ""),
-    "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "redis.call('ZREM', CREATED_INDEX, uuid)", ""),
-    "a task is not listed": (scripts.RETRY_TASK, "redis.call('ZADD', CREATED_INDEX, record.seq, uuid)", ""),
+    "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "index(CREATED_INDEX, uuid, false)", ""),
+    "a task is not listed": (scripts.RETRY_TASK, "index(CREATED_INDEX, uuid, integer(record.seq))", ""),
     "a deferred task is not counted": (scripts.DEFER_TASK, "count(record.queue, 'deferred', 1)", ""),
-    "an ended task is still counted": (scripts.FINISH_TASK, "count(record.queue, 'delayed', -1)", ""),
+    "an ended task is still counted": (scripts.FINISH_TASKS, "count(record.queue, 'delayed', -1)", ""),
     "a used queue is forgotten": (scripts.SWEEP_QUEUES, "number and number ~= '0'", "false"),
     "a success is retried": (scripts.RETRY_TASK, "old.state ~= 'failed' and old.state ~= 'expired'", "false"),
     "a long payload is not copied": (scripts.RETRY_TASK, "read_value(origin, old, 'payload')", "old.payload"),
-    "a long origin is not told": (scripts.RETRY_TASK, "'retry_of', origin)", "'retry_of', '')"),
+    "the origin is not told": (scripts.RETRY_TASK, "retry_of = origin", "retry_of = nil"),
     "a repeated retry makes another task": (
         scripts.RETRY_TASK,
         "local record = bound and read_record(bound)",
         "local record",
     ),
-    "a full queue takes one more": (scripts.CREATE_TASK, "+ 1 - most", "- most"),
-    "delayed tasks are not limited": (scripts.CREATE_TASK, "(known[1] or 0)", "0"),
-    "a more urgent task is dropped": (scripts.CREATE_TASK, "tonumber(priority) < 9 - band", "false"),
+    "a full queue takes one more": (scripts.CREATE_TASKS, "pending >= most", "pending > most"),
+    "delayed tasks are not limited": (scripts.CREATE_TASKS, "(known[1] or 0)", "0"),
+    "a more urgent task is dropped": (scripts.CREATE_TASKS, "tonumber(priority) < 9 - band", "false"),
     "the newest is dropped": (
-        scripts.CREATE_TASK,
+        scripts.CREATE_TASKS,
         "'+inf', 'LIMIT', 0, 1)[1]",
         "'+inf', 'LIMIT', 0, 1)[1] and last[1]",
     ),
@@ -107,15 +122,21 @@ DEFECTS: Final = {
 VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
 # Read the whole store in one go.
-DUMP: Final = """#!lua flags=no-writes
-local readers = { hash = 'HGETALL', string = 'GET' }
-local found = {}
+DUMP: Final = f"""#!lua flags=no-writes
+{READ_FIELDS}
+local readers = {{ hash = 'HGETALL', string = 'GET' }}
+local dump = {{}}
 for i, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
-  local content = kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(readers[kind], key)
-  found[i] = { key, kind, content }
+  local content
+  if string.sub(key, 1, {len(naming.task_prefix())}) == '{naming.task_prefix()}' then
+    kind, content = 'record', fields_of(key)
+  else
+    content = kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(readers[kind], key)
+  end
+  dump[i] = {{ key, kind, content }}
 end
-return found
+return dump
 """
 
 # Few of each, so that calls meet.
@@ -123,11 +144,11 @@ return found
 chosen = st.sampled_from(["a", "b", "c" * 65])
 queues = st.sampled_from(["q", "q", "other.queue"])
 keys = st.sampled_from([None, None, None, "key-1", "key-2", "key-3"])
-payloads = st.sampled_from([b"", b"null", b'{"a":[]}', b'"' + b"p" * 100 + b'"'])
+payloads = st.sampled_from([b"", b"null", b'{"a":[]}', b'"' + b"p" * 600 + b'"'])
 leases = st.sampled_from([1, 1_000, 2_000, 60_000])
 delays = st.sampled_from([0, 0, 0, 1, 1_000])
-progresses = st.sampled_from([b"", b"[50]", b'"' + b"x" * 100 + b'"', '"日本"'.encode()])
-errors = st.sampled_from([b'{"code":"x"}', b'{"code":"x","details":"' + b"e" * 100 + b'"}'])
+progresses = st.sampled_from([b"", b"[50]", b'"' + b"x" * 600 + b'"', '"日本"'.encode()])
+errors = st.sampled_from([b'{"code":"x"}', b'{"code":"x","details":"' + b"e" * 600 + b'"}'])
 completions = st.one_of(
     st.sampled_from([b"", b"null", b'{"a":1.0,"b":[]}', b'{ "b":[], "a":1.0 }', b'"' + b"r" * 2_000 + b'"']).map(
         succeeded
@@ -612,17 +633,13 @@ class Stored:
                 self.indexes[key] = [(uuid, int(score)) for uuid, score in _pairs(content)]
             elif kind == "string":
                 self.strings[key] = content
-            elif key.startswith(naming.task_prefix()):
+            elif kind == "record":
                 self._take_record(key.removeprefix(naming.task_prefix()), dict(_pairs(content)))
             elif key.startswith(naming.queue_prefix()):
                 self._take_queue(key.removeprefix(naming.queue_prefix()), dict(_pairs(content)))
             else:
                 large[key.removeprefix(naming.values_prefix())] = dict(_pairs(content))
         assert large.keys() <= self.records.keys()
-        for uuid, record in self.records.items():
-            if record.get("retry_of") == "":
-                record["retry_of"] = large[uuid].pop("retry_of")
-                assert len(record["retry_of"]) > MOST_INLINE_BYTES
         # A short value has the last word: it may follow a long one.
         self.values = {uuid: {**large.get(uuid, {}), **short} for uuid, short in self.values.items()}
 

@@ -41,6 +41,12 @@ WORDS = st.text(st.sampled_from("aZ09_.- \n\0é/*[{:"), max_size=140)
         (naming.idempotency_prefix(), "{broker}:idempotency:"),
         (naming.idempotency_key("d"), "{broker}:idempotency:d"),
         (naming.sweep_turn_key(), "{broker}:sweep-turn"),
+        (naming.published_channel(), "broker:published"),
+        (naming.published_prefix(), "{broker}:published:"),
+        (naming.published_key("n"), "{broker}:published:n"),
+        (naming.publications_key(), "{broker}:publications"),
+        (naming.namespaces_key(), "{broker}:namespaces"),
+        (naming.deleted_namespaces_key(), "{broker}:namespaces-deleted"),
     ],
 )
 def test_each_literal(name: str, literal: str) -> None:
@@ -89,7 +95,7 @@ def test_words_that_name_a_queue(word: str) -> None:
 
 @given(st.text(st.sampled_from("0123456789abcdef-"), min_size=1))
 def test_internal_channels_are_never_taken_for_public_ones(name: str) -> None:
-    for channel in (naming.probe_channel(name), naming.worker_channel(name)):
+    for channel in (naming.probe_channel(name), naming.worker_channel(name), naming.published_channel()):
         assert "-request-" not in channel
         assert "-response-" not in channel
 

@@ -20,6 +20,7 @@ end
 local lease_end = integer(now_ms() + ARGV[3])
 redis.call('ZADD', LEASES, lease_end, uuid)
 if (ARGV[4] or '') ~= '' then
-  replace_value(uuid, 'progress', ARGV[4])
+  set_value(uuid, record, 'progress', ARGV[4])
+  write_record(uuid, record)
 end
 return { EXTENDED, lease_end }

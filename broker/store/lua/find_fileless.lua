@@ -5,13 +5,13 @@
 -- ARGV      uuids
 -- returns   {the uuids without a record, those that were dropped}
 --
--- @include dropped
+-- @include record values dropped
 local without_record, dropped = {}, {}
 for _, uuid in ipairs(ARGV) do
-  local state = redis.call('HGET', TASK .. uuid, 'state')
-  if not state then
+  local record = read_record(uuid)
+  if not record then
     without_record[#without_record + 1] = uuid
-  elseif state == 'failed' and redis.call('HGET', VALUES .. uuid, 'error') == DROPPED then
+  elseif record.state == 'failed' and read_value(uuid, record, 'error') == DROPPED then
     dropped[#dropped + 1] = uuid
   end
 end

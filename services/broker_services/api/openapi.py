@@ -156,6 +156,9 @@ def _raw_parameters(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _is_plain(member: Mapping[str, Any]) -> bool:
     """Whether a member is a word or a number in the query; any other is JSON text."""
+    if member.get("type") == "array":
+        # Repeated: that is how OpenAPI writes a list in a query unless told otherwise.
+        return _is_plain(member["items"])
     options = member.get("anyOf", [member])
     plain = ("string", "number", "integer", "boolean", "null")
     return all(option.get("type") in plain or "enum" in option for option in options)

@@ -32,8 +32,8 @@ REMOTE_ROUND_EVERY_S: Final = 600.0
 GRACE_S: Final = 60.0
 """A file without a record is left alone for so long after it was last written, and for BROKER_BODY_TIMEOUT_S, which a
 sender may pause: its task may be about to be made. The link gives a create up after 4 s."""
-BATCH: Final = 500
-"""Files whose records are looked for at a time: about half a millisecond of the server's time."""
+BATCH: Final = 200
+"""Files whose records are looked for at a time: less than a millisecond of the server's time."""
 PAUSE_S: Final = 0.02
 """Between two batches, so that a store of a million files leaves Redis and the disk to others."""
 

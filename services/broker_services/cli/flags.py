@@ -49,7 +49,7 @@ FLAGS: Final = {
     "upload_threads": Flag("How many uploaded files one process handles at the same time.", EVERY),
     "upload_queue": Flag("How many uploaded files may wait to be processed."),
     "drain_s": Flag("How long a process may take to end after SIGTERM.", EVERY),
-    "wait_replicas": Flag("How many replicas must have a change before it is answered.", EVERY),
+    "wait_replicas": Flag("How many replicas must have what is told to anybody.", DEPLOYED),
     "get_writes": Flag("Whether createTask, changeTaskState and publish also take GET."),
     "api_keys_file": Flag("The file of hashed bearer keys and their scopes; without it everybody may call."),
     "git_root": Flag("The folder of the git repositories that createbranch works on.", WORKER),

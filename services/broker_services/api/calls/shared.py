@@ -50,7 +50,7 @@ class Api:
         self.is_draining = True
         self.bodies.end_all()
         self.uploads.end_all()
-        self.broker.hub.end_all()
+        self.broker.end_waits()
 
     def _collect(self) -> Iterator[Metric]:
         yield draining(self.is_draining)
