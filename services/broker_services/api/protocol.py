@@ -131,9 +131,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body. Of one that is left unread, no other piece shall come before somebody asks for it."""
+        """A piece of a body. Of one that is left unread, no other piece shall come before somebody asks for it; when
+        the call is answered already, nobody will, and the rest is read to get it out of the way."""
         super().on_body(body)
-        if self.takes_long_reads:
+        if self.takes_long_reads and not self._is_answered():
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
