@@ -86,6 +86,12 @@ class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     wait: Wait | None = None
 
 
+class EventsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Follows a task: what it reports, until it has ended."""
+
+    uuid: Uuid
+
+
 class RetryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Asks for a new task like one that has failed or expired."""
 

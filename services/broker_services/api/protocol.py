@@ -22,6 +22,11 @@ from broker_services.api.small_reads import SmallReads
 MOST_PIPELINED: Final = 32
 """Requests read on one connection behind one that is held; more stay unread until it is answered."""
 
+READER_TIMEOUT_S: Final = 30.0
+"""How long a caller may take nothing of an answer that is too long for its connection's buffers."""
+LAST_CHANCE_S: Final = 1.0
+"""The same once this process ends."""
+
 
 class HeadersTooLargeError(Exception):
     """Raised inside the HTTP parser, which then stops."""
@@ -64,6 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_message = False
         self.takes_long_reads = False
         self._too_slow: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
         self._following: Following | None = None
         # Weak, since the scope is the protocol's own: a circle would outlive each connection.
@@ -77,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells every request on the connection, where uvicorn tells only the one that came last."""
         self._stop_clock()
+        self._forget_stall()
         for cycle in self._behind:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -97,6 +104,34 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_in_head and self._received > self._bounds.most_bytes and not self.transport.is_closing():
             self._refuse(_too_large(self._bounds.most_bytes))
         self._watch_time()
+
+    # Slow readers
+
+    def pause_writing(self) -> None:
+        """The caller takes less than it is given: whoever writes to it waits, but not for ever."""
+        super().pause_writing()
+        self._let_go_after(READER_TIMEOUT_S)
+
+    def resume_writing(self) -> None:
+        """The caller has taken most of it."""
+        self._forget_stall()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """This process ends, and with it its patience."""
+        super().shutdown()
+        if self._stalled is not None:
+            self._let_go_after(LAST_CHANCE_S)
+
+    def _let_go_after(self, seconds: float) -> None:
+        self._forget_stall()
+        # Not closed: that would wait until everything is taken.
+        self._stalled = self.loop.call_later(seconds, self.transport.abort)
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     # Of the parser
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from broker_services.api.operations import health, queues, tasks, uploads, watch, work
+from broker_services.api.operations import events, health, queues, tasks, uploads, watch, work
 from broker_services.api.operations.operation import Operation, Outcome
 from broker_services.api.operations.paths import ParameterPath, methods_by_path, parameter_paths
 
 OPERATIONS: Final = (
     *tasks.OPERATIONS,
     *uploads.OPERATIONS,
+    *events.OPERATIONS,
     *work.OPERATIONS,
     *queues.OPERATIONS,
     *watch.OPERATIONS,
