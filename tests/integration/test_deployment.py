@@ -282,7 +282,7 @@ MAY = {
     ),
 }
 MAY_NOT = {
-    "api": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-request-1", "PSUBSCRIBE createbranch-request-*"),
+    "api": (*PROCESSES_MAY_NOT, "SUBSCRIBE another-queue-request-1", "PSUBSCRIBE another-queue-request-*"),
     "worker": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-response-1", "PSUBSCRIBE another-queue-request-*"),
     "monitor": (
         "SET {broker}:x 1",
