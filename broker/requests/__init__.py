@@ -21,6 +21,7 @@ from broker.requests.tasks import (
     Completion,
     CreateRequest,
     ErrorRequest,
+    EventsRequest,
     ListRequest,
     NewTask,
     QueryRequest,
@@ -31,6 +32,7 @@ from broker.requests.tasks import (
     new_task,
     retry,
 )
+from broker.requests.uploads import UploadRequest
 from broker.requests.watch import (
     NamespaceRequest,
     PublishRequest,
@@ -66,6 +68,7 @@ __all__ = [
     "Completion",
     "CreateRequest",
     "ErrorRequest",
+    "EventsRequest",
     "HeartbeatRequest",
     "ListRequest",
     "Namespace",
@@ -80,6 +83,7 @@ __all__ = [
     "Retry",
     "RetryRequest",
     "UnpublishRequest",
+    "UploadRequest",
     "Uuid",
     "Version",
     "WatchRequest",

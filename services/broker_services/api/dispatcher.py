@@ -51,7 +51,7 @@ class Dispatcher:
         if answer.problem is not None:
             self._measures.problems[answer.problem] += 1
         if answer.on_lost is None:
-            await write(answer, send)
+            await answer.write(send)
         elif not await _write_followed(answer, answer.on_lost, scope, send):
             self._measures.callers_gone[operation.name] += 1
 
@@ -128,16 +128,10 @@ async def _write_followed(answer: Answer, on_lost: Callable[[], None], scope: Sc
     """
     connection = connection_of(scope)
     if connection is None:
-        await write(answer, send)
+        await answer.write(send)
         return True
     following = connection.follow(on_lost)
     if following is not None:
-        await write(answer, send)
+        await answer.write(send)
         following.is_written = True
     return following is not None
-
-
-async def write(answer: Answer, send: Send) -> None:
-    """Sends an answer by ASGI."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.asgi_headers()})
-    await send({"type": "http.response.body", "body": answer.body})
