@@ -63,7 +63,7 @@ class Exchange:
 
     async def until_ended(self) -> None:
         """The server has seen the end of the connection."""
-        await until(lambda: all(protocol.parser is None for protocol in self.protocols), "the connection is gone")
+        await until(lambda: all(protocol.inner.parser is None for protocol in self.protocols), "the connection is gone")
 
 
 Story = Callable[[Exchange], Any]
