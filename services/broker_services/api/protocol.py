@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from broker_services.api.asgi import CONNECTION
 from broker_services.api.corked import CorkedTransport
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
@@ -54,6 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_message = False
         self._too_slow: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
+        self.on_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Opens the connection, which must say something within the keep-alive time."""
@@ -67,6 +69,8 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parses, and refuses a head that is too long before it has an end."""
@@ -82,6 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
         self._received = self._chunk
         self._is_in_head = self._is_in_message = True
 
