@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 from msgspec import Raw
 
 from broker import values
 from broker.background import Background
 from broker.capacity import Capacity
+from broker.claiming import Claiming
+from broker.deadlines import MOST_S
 from broker.errors import result_of
+from broker.events import EventStream, EventStreams
 from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
@@ -24,13 +30,19 @@ from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    EventsRequest,
+    HeartbeatRequest,
     ListRequest,
     NamespaceRequest,
+    ReleaseRequest,
     RetryRequest,
     WatchRequest,
     completion,
     convert,
+    milliseconds,
     new_task,
+    progress,
+    release,
     retry,
 )
 from broker.response_hub import ResponseHub
@@ -43,6 +55,7 @@ from broker.store.topology import Topology
 from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
+from broker.task_event import EventKind, TaskEvent
 from broker.watch import Wanted, Watches
 
 
@@ -87,7 +100,12 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._store = Session(topology, name=self.name, wait_replicas=self.settings.wait_replicas)
+        self._store = Session(
+            topology,
+            name=self.name,
+            wait_replicas=self.settings.wait_replicas,
+            events_kept=self.settings.events_kept,
+        )
         self.transitions = self._store.transitions
         self.queries = self._store.queries
         self.subscriptions = Subscriptions(
@@ -100,7 +118,11 @@ class Broker:
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.capacity = Capacity(self.settings.max_waiters)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
+        self.event_streams = EventStreams(self.subscriptions, self.hub, self._store.event_log, self.capacity)
         self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
+        self.claiming = Claiming(
+            self.hub, self.transitions, self.queries, self.capacity, lease_s=self.settings.lease_s, name=self.name
+        )
         self.exclusive = ExclusiveHolding(self.holding, self.hub)
         await self._store.open()
         try:
@@ -109,9 +131,16 @@ class Broker:
             await self._store.close()
             raise
         self.hub.start()
+        self.event_streams.start()
+        self.claiming.start()
+        self._presences = (
+            Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue),
+            # Whoever waits for work is there for it, wherever it will be done.
+            Presence(partial(self.transitions.report_workers, self.name), lambda: self.claiming.waiting_by_queue),
+        )
+        for presence in self._presences:
+            self._background.keep(presence.report_forever, "presence")
         self.watches.start()
-        self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
-        self._background.keep(self._presence.report_forever, "presence")
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
             self._background.keep(recovery.run_forever, "recovery")
@@ -119,9 +148,11 @@ class Broker:
     async def close(self) -> None:
         """Disconnects. Waits still held here end as if their time were over."""
         self.end_waits()
+        await self.claiming.close()
         await self._background.cancel()
-        await self._presence.leave()
+        await asyncio.gather(*[presence.leave() for presence in self._presences])
         await self.watches.close()
+        await self.event_streams.close()
         await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
@@ -132,6 +163,7 @@ class Broker:
         """Ends all that is held here as if its time were over, and what still comes soon after it does."""
         self.hub.end_all()
         self.watches.end_all()
+        self.claiming.end_all()
 
     @property
     def links(self) -> Mapping[str, Link]:
@@ -321,6 +353,35 @@ class Broker:
         page = await self.list_stored(convert(fields, ListRequest))
         return TaskPage([task_from_json(item.document, self) for item in page.items], page.cursor)
 
+    async def events(self, uuid: str, *, after: str | None = None) -> AsyncGenerator[TaskEvent, None]:
+        """Follows a task: the values of its progress as they come, then its end, which is the last.
+
+        Close it (`contextlib.aclosing`) when leaving early. It also ends, without a last event, when this broker is
+        closed.
+
+        Args:
+            uuid: The task.
+            after: The `id` of the event to go on behind; from the first that is kept when not given. Should what
+                follows it not be kept any more, a `reset` comes first, with the task as it is.
+
+        Raises:
+            TaskNotFoundError: There is no record of the task.
+            TooManyWaitersError: No more calls are held here.
+            InvalidRequestError, StoreUnavailableError
+        """
+        stream = await self.event_streams.open(convert({"uuid": uuid}, EventsRequest).uuid, after)
+        if stream is not None:
+            with closing(stream):
+                async for found in self._told(stream):
+                    yield found
+
+    async def _told(self, stream: EventStream) -> AsyncIterator[TaskEvent]:
+        while not stream.is_over:
+            for found in await stream.next(MOST_S):
+                is_value = found.kind is EventKind.PROGRESS
+                data = orjson.loads(found.data) if is_value else task_from_json(found.data, self)
+                yield TaskEvent(id=found.id, kind=found.kind, data=data, raw=found.data)
+
     async def queues(self) -> Sequence[QueueNumbers]:
         """What each known queue holds, and who is there for it."""
         return await self.queries.read_queues()
@@ -405,6 +466,15 @@ class Broker:
         """Ends a task; the answer carries the task JSON. Raises as `change` does."""
         outcome = completion(request, max_bytes=self.settings.max_body_bytes)
         return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
+
+    async def heartbeat(self, request: HeartbeatRequest) -> TaskState | int:
+        """Renews a lease; see `Transitions.extend`."""
+        reported = progress(request, max_bytes=self.settings.max_body_bytes)
+        return await self.transitions.extend(request.uuid, request.lease, milliseconds(self.settings.lease_s), reported)
+
+    async def release(self, request: ReleaseRequest) -> Changed:
+        """Lets go of a claimed task; the answer carries the task JSON. Raises as `Transitions.release` does."""
+        return await self.transitions.release(release(request, max_bytes=self.settings.max_body_bytes))
 
     async def retry_ended(self, request: RetryRequest, *, idempotency_key: str | None = None) -> StoredTask:
         """As `retry`, from a request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from broker.deadlines import Deadlines
@@ -66,6 +66,10 @@ class DeferredResult(Generic[T]):
             # An error that nobody came to hear is no defect.
             self._future.exception()
         self._future.cancel()
+
+    def call_when_settled(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called soon after the wait is over, for whoever waits for other things too."""
+        self._future.add_done_callback(lambda _: callback())
 
     def wait(self) -> Awaitable[T | None]:
         """The result, or None when the time was over first.

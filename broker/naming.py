@@ -80,6 +80,16 @@ def worker_channel(worker: str) -> str:
     return worker_channel_prefix() + worker
 
 
+def events_channel_prefix() -> str:
+    """What a uuid is appended to for its events, each `-` as `.`, which no uuid has."""
+    return "broker:events:"
+
+
+def events_channel(uuid: str) -> str:
+    """Where it is said that a task has one event more. With its hyphens a uuid could hold an infix of above."""
+    return events_channel_prefix() + uuid.replace("-", ".")
+
+
 def published_channel() -> str:
     """Where every process hears which namespace has changed: one channel, since a namespace may contain an infix."""
     return "broker:published"
@@ -106,6 +116,16 @@ def values_prefix() -> str:
 def values_key(uuid: str) -> str:
     """Hash: those values that are too long for the record, as the bytes that were received."""
     return values_prefix() + uuid
+
+
+def events_prefix() -> str:
+    """What a uuid is appended to for the task's events."""
+    return KEY_PREFIX + "events:"
+
+
+def events_key(uuid: str) -> str:
+    """List: the values of a task's progress as they were received, as many as are kept, oldest first."""
+    return events_prefix() + uuid
 
 
 def pending_prefix() -> str:

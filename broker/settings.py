@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: Seconds = 86_400.0
     finished_max: Count = 1_000_000
     finished_max_mb: Count = 1_024
+    events_kept: Count = 2_000
     max_waiters: Count = 15_000
     queue_max_pending: Count = 100_000
     queue_full: Literal["reject", "drop-oldest"] = "reject"

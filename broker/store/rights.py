@@ -122,6 +122,7 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
     yield from (Right(name, COMPLETE[name]) for name in script_commands() if name in COMPLETE)
     yield _channel_right("PUBLISH", naming.probe_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.worker_channel(SUBJECT), "")
+    yield _channel_right("PUBLISH", naming.events_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.published_channel(), "")
     yield _channel_right("SUBSCRIBE", naming.probe_channel(SUBJECT))
     for queue in queues:
@@ -130,9 +131,10 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
 
 
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
-    """What API instances need besides: to hear single outcomes and what was published, and to see who else hears."""
+    """What API instances need besides: to hear single outcomes, events and what was published, and to see who hears."""
     yield _channel_right("SUBSCRIBE", naming.published_channel())
     yield Right("PUBSUB NUMSUB", (SUBJECT,))
+    yield _channel_right("SUBSCRIBE", naming.events_channel(SUBJECT))
     for queue in queues:
         yield _channel_right("SUBSCRIBE", naming.response_channel(queue, SUBJECT))
 

@@ -228,6 +228,7 @@ PROCESSES_MAY = (
     "UNLINK {broker}:task:1",
     "PUBLISH broker:probe:x y",
     "PUBLISH broker:worker:x y",
+    "PUBLISH broker:events:x y",
     "PUBLISH createbranch-request-1 y",
     "PUBLISH any.other-queue-response-1 y",
 )
@@ -257,7 +258,7 @@ PROCESSES_MAY_NOT = (
     "PSUBSCRIBE createbranch-response-*",
 )
 MAY = {
-    "api": (*PROCESSES_MAY, "SUBSCRIBE createbranch-response-1 broker:probe:x"),
+    "api": (*PROCESSES_MAY, "SUBSCRIBE createbranch-response-1 broker:probe:x broker:events:x"),
     "worker": (
         *PROCESSES_MAY,
         "PSUBSCRIBE createbranch-request-*",

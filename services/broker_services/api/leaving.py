@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from broker_services.api.asgi import ClientGoneError, Connection
+from broker_services.api.asgi import ClientGoneError
+from broker_services.api.delivery import Connection
 
 
 class ConnectionWatch:
@@ -28,14 +29,14 @@ class ConnectionWatch:
         if holder is None:
             raise RuntimeError("A call is held inside a task.")
         self._holder = holder
-        self._connection.on_lost = self._lose
+        self._connection.on_closed = self._lose
         if self._connection.transport.is_closing():
             self._lose()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.on_lost = None
+        self._connection.on_closed = None
         if self._gone and kind is asyncio.CancelledError:
             self._holder.uncancel()
             raise ClientGoneError

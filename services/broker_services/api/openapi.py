@@ -24,6 +24,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Prefer": "`wait=N`: seconds to hold (RFC 7240); the body's `wait` beats it.",
     "Accept-Language": "`zh` for Chinese messages.",
     "If-None-Match": "The ETag of the last answer: 304 when nothing has changed.",
+    "Last-Event-ID": "The `id` of the last event that was seen: what followed it comes first.",
     "Location": "Where to ask for the task.",
     "Retry-After": "Seconds until asking again makes sense.",
     "Preference-Applied": "The `Prefer` that was followed.",

@@ -25,11 +25,9 @@ def write_whole(answer: Answer, send: Send) -> bool:
         send: ASGI's; of another server than uvicorn's, or with a caller who reads too slowly, nothing is done.
     """
     cycle = getattr(send, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.flow.write_paused:
+    if type(answer) is not Answer or type(cycle) is not RequestResponseCycle or not _is_ready(cycle):
         return False
     transport: Any = cycle.transport
-    if cycle.scope["method"] == "HEAD" or not isinstance(transport, CorkedTransport):
-        return False
     if cycle.disconnected:
         return True
     headers = answer.asgi_headers()
@@ -46,6 +44,13 @@ def write_whole(answer: Answer, send: Send) -> bool:
         transport.close()
     cycle.on_response()
     return True
+
+
+def _is_ready(cycle: RequestResponseCycle) -> bool:
+    """Whether nothing has been written, anything can be, and an answer has a body."""
+    transport: Any = cycle.transport
+    is_free = not cycle.response_started and not cycle.flow.write_paused
+    return is_free and cycle.scope["method"] != "HEAD" and isinstance(transport, CorkedTransport)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,6 @@ from uvicorn.server import ServerState
 
 from broker_services.api.answers import Answer
 from broker_services.api.asgi import Receive, Scope, Send
-from broker_services.api.dispatcher import write
 from broker_services.api.protocol import HeadBounds, bounded_protocol
 from broker_services.api.whole_answer import lines_of, write_whole
 
@@ -58,7 +57,7 @@ async def answered(answer: Answer, request: bytes, *, whole: bool) -> tuple[byte
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         ways.append(whole and write_whole(answer, send))
         if not ways[-1]:
-            await write(answer, send)
+            await answer.write(send)
 
     config = uvicorn.Config(cast(Any, app), ws="none", lifespan="off", access_log=False, log_config=None)
     config.load()

@@ -13,8 +13,8 @@ from prometheus_client.core import Metric
 from broker import Broker
 from broker_services.api.access import Access
 from broker_services.api.answers import Header
-from broker_services.api.asgi import CONNECTION, Connection
 from broker_services.api.bodies import Bodies
+from broker_services.api.delivery import connection_of
 from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.leaving import ConnectionWatch
@@ -82,7 +82,7 @@ def watched(api: Api, request: HttpRequest, wait: float) -> AbstractContextManag
     if wait <= 0:
         return _NOT_HELD
     request.is_held = True
-    connection: Connection | None = request.scope.get(CONNECTION)
+    connection = connection_of(request.scope)
     if connection is not None:
         return ConnectionWatch(connection, api.broker.hub.deadlines.loop)
     return DisconnectWatch(request.receive, api.broker.hub.deadlines)
