@@ -63,7 +63,7 @@ def measure(names: tuple[str, ...] | list[str], budget: Budget) -> Report:
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
         verdicts += judge(name, scenarios.get(name, {}))
-    return Report(described, scenarios, verdicts, failures, time.monotonic() - began)
+    return Report(described, budget.in_words, scenarios, verdicts, failures, time.monotonic() - began)
 
 
 def _run(name: str, budget: Budget) -> Figures:

@@ -52,7 +52,7 @@ def test_every_bound_has_one_limit() -> None:
 def test_a_report_is_readable_by_both() -> None:
     figures = _figures(ours=[1, 2, 3]).summaries()
     verdict = Verdict(Bound("s", "cost", "ours", at_most=1), 2.0, "")
-    found = Report({"cores": "2"}, {"s": figures}, [verdict], {"t": "no server"}, 60.0)
+    found = Report({"cores": "2"}, "1 round", {"s": figures}, [verdict], {"t": "no server"}, 60.0)
     assert not found.is_passed
     assert "| ours | 2.00 | 1.00 | 3.00 |" in report.as_markdown(found)
     document = json.loads(report.as_json(found))

@@ -15,6 +15,9 @@ log = logging.getLogger("broker.api")
 RESERVED: Final = 512
 """For calls that are not held, idle connections and the process itself; a quarter where so many are not to be had."""
 
+MOST_FILES: Final = 65_536
+"""Where the system names no limit."""
+
 
 def fit_waiters(settings: Settings) -> Settings:
     """The settings, with no more waiters than this process may have sockets; that limit is raised as far as it goes."""
@@ -29,6 +32,12 @@ def fit_waiters(settings: Settings) -> Settings:
         allowed,
     )
     return msgspec.structs.replace(settings, max_waiters=room)
+
+
+def most_files() -> int:
+    """How many files may be open beside the sockets: an eighth of what this process may open."""
+    allowed = _raised_limit()
+    return MOST_FILES if allowed == resource.RLIM_INFINITY else max(1, min(allowed // 8, MOST_FILES))
 
 
 def _raised_limit() -> int:

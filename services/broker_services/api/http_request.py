@@ -159,11 +159,20 @@ class HttpRequest:
 
     async def read_body(self) -> bytes:
         """The whole body. Raises as `Bodies.read` does, and HttpError for a compressed one."""
+        self.refuse_encoded()
+        return await self._bodies.read(self.receive, self.announced_bytes)
+
+    @property
+    def announced_bytes(self) -> int:
+        """Content-Length, or 0."""
+        announced = self.header(b"content-length") or ""
+        return int(announced) if announced.isdigit() else 0
+
+    def refuse_encoded(self) -> None:
+        """Raises HttpError for a compressed body."""
         encoding = (self.header(b"content-encoding") or "identity").strip().lower()
         if encoding != "identity":
             raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")
-        announced = self.header(b"content-length") or ""
-        return await self._bodies.read(self.receive, int(announced) if announced.isdigit() else 0)
 
 
 @cache

@@ -20,6 +20,7 @@ from broker_services.api.http_request import HttpRequest
 from broker_services.api.leaving import ConnectionWatch
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.metrics import api_metrics, draining
+from broker_services.api.uploads import Uploads
 from broker_services.metrics import Metrics
 
 T = TypeVar("T")
@@ -47,11 +48,13 @@ class Api:
             timeout_s=self.settings.body_timeout_s,
             deadlines=broker.hub.deadlines,
         )
+        self.uploads = Uploads(self.settings)
 
     def drain(self) -> None:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
+        self.uploads.end_all()
         self.broker.end_waits()
 
     def _collect(self) -> Iterator[Metric]:

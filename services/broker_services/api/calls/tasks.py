@@ -43,10 +43,11 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     with watched(api, request, wait):
         task = await creating.create(new, wait)
     api.measures.told("createTask", task.queue, task.state)
-    return _created_answer(api, request, task, applied)
+    return created_answer(api, request, task, applied)
 
 
-def _created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+def created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+    """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
         return Answer(200, body, headers)

@@ -15,7 +15,7 @@ from typing import Final
 
 from broker_services.cli.bench.latencies import Latencies
 
-NEVER_SENT: Final = "due, but never sent: all connections were busy"
+NEVER_SENT: Final = "due, but never sent: the calls before were not done"
 
 
 class Over(Exception):  # noqa: N818  not an error: the run is at its end
