@@ -64,6 +64,7 @@ async def answered(answer: Answer, request: bytes, *, whole: bool) -> tuple[byte
     state = ServerState()
     state.default_headers = [(b"date", b"Fri, 20 Nov 2026 20:20:20 GMT")]
     protocol: Any = bounded_protocol(HeadBounds(10_000, 10))(config=config, server_state=state, app_state={})
+    protocol = protocol.inner
     protocol.connection_made(cast(asyncio.Transport, wire))
     protocol.data_received(request)
     async with asyncio.timeout(5):
