@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
 
 from tests.bench import report
+from tests.bench.__main__ import SCENARIOS
 from tests.bench.bounds import BOUNDS, Bound, Verdict, judge
 from tests.bench.figures import Figures, percentile
 from tests.bench.report import Report
@@ -42,6 +44,12 @@ def test_rates_are_compared_with_the_greatest_reference(monkeypatch: pytest.Monk
 def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch, figures: Figures) -> None:
     verdict = _judged(monkeypatch, Bound("s", "cost", "ours", at_most=9, of=("first",)), figures)
     assert (verdict.value, verdict.is_met) == (None, False)
+
+
+def test_every_scenario_can_be_run_and_every_bound_is_of_one() -> None:
+    for name in SCENARIOS:
+        assert callable(importlib.import_module(f"tests.bench.scenarios.{name}").run)
+    assert {bound.scenario for bound in BOUNDS} <= set(SCENARIOS)
 
 
 def test_every_bound_has_one_limit() -> None:

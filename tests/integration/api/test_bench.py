@@ -45,7 +45,7 @@ def test_a_round_trip_is_measured_in_a_closed_loop(bench: Bench, worker: WorkerP
 
 
 def test_at_a_fixed_rate_as_many_calls_are_made_as_are_due(bench: Bench, worker: WorkerProcess) -> None:
-    code, found = bench("--queue", "test-echo", "--rate", "100", "--min-rate", "1", "--max-p99-ms", "60000")
+    code, found = bench("--queue", "test-echo", "--rate", "100", "--min-rate", "100", "--max-p99-ms", "60000")
     assert (code, found["loop"]) == (Exit.OK, "open")
     assert found["calls"] == found["rate_asked"] * found["duration_s"]
 

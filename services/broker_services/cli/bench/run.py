@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any, Final
 import click
 import msgspec
 
-from broker.errors import ApiError
+from broker.errors import ApiError, ConfigurationError
+from broker_services.api.descriptors import raised_limit
 from broker_services.cli.bench.http import HttpClient
 from broker_services.cli.bench.latencies import PERCENTILES, Latencies
 from broker_services.cli.bench.pace import Pace
@@ -25,6 +27,8 @@ from broker_services.loop import loop_factory
 
 PROGRESS_EVERY_S: Final = 0.2
 PROGRESS_STEPS: Final = 1000
+RESERVED_FILES: Final = 64
+"""For everything but the connections that carry the load."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +65,20 @@ def run(wanted: Wanted) -> Outcome:
     Raises:
         ApiError: Nothing answers at the URL.
         InvalidRequestError: The URL cannot be called.
+        ConfigurationError: This process may not open so many connections.
     """
+    _check_room(wanted.concurrency)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(wanted))
+
+
+def _check_room(concurrency: int) -> None:
+    allowed = raised_limit()
+    if allowed != resource.RLIM_INFINITY and concurrency + RESERVED_FILES > allowed:
+        raise ConfigurationError(
+            f"--concurrency {concurrency} is more than the {allowed} files that this process may open: "
+            "raise that limit (ulimit -n), or run several."
+        )
 
 
 async def _run(wanted: Wanted) -> Outcome:
