@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.capacity import Capacity
+from broker.claiming import Claiming
+from broker.deadlines import MOST_S
 from broker.errors import result_of
+from broker.events import EventStream, EventStreams
 from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
+from broker.published import NOTHING, Published, published_from_json
 from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    EventsRequest,
+    HeartbeatRequest,
     ListRequest,
+    NamespaceRequest,
+    ReleaseRequest,
     RetryRequest,
+    WatchRequest,
     completion,
     convert,
+    milliseconds,
     new_task,
+    progress,
+    release,
     retry,
 )
 from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
 from broker.store.link import Link
-from broker.store.queries import Page, Queries, QueueNumbers, StoredTask
+from broker.store.queries import Page, QueueNumbers, StoredTask
+from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Changed, Transitions
+from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
+from broker.task_event import EventKind, TaskEvent
+from broker.watch import Wanted, Watches
 
 
 class TaskPage(msgspec.Struct, frozen=True):
@@ -81,46 +100,78 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._link = Link(topology, name=f"broker-{self.name}", scripts=tuple(script.source for script in scripts.ALL))
-        self.transitions = Transitions(self._link)
-        self.queries = Queries(self._link)
+        self._store = Session(
+            topology,
+            name=self.name,
+            wait_replicas=self.settings.wait_replicas,
+            events_kept=self.settings.events_kept,
+        )
+        self.transitions = self._store.transitions
+        self.queries = self._store.queries
         self.subscriptions = Subscriptions(
             topology,
             name=self.name,
             queries=self.queries,
-            scripts=(scripts.CREATE_TASK.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
+            scripts=(scripts.CREATE_TASKS.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
+            fence=self._store.fence,
         )
         self.hub = ResponseHub(self.subscriptions, self.queries)
-        self.holding = Holding(self.hub, self.transitions, self.queries, max_waiters=self.settings.max_waiters)
+        self.capacity = Capacity(self.settings.max_waiters)
+        self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
+        self.event_streams = EventStreams(self.subscriptions, self.hub, self._store.event_log, self.capacity)
+        self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
+        self.claiming = Claiming(
+            self.hub, self.transitions, self.queries, self.capacity, lease_s=self.settings.lease_s, name=self.name
+        )
         self.exclusive = ExclusiveHolding(self.holding, self.hub)
-        await self._link.open()
+        await self._store.open()
         try:
             await self.subscriptions.open()
         except BaseException:
-            await self._link.close()
+            await self._store.close()
             raise
         self.hub.start()
-        self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
-        self._background.keep(self._presence.report_forever, "presence")
+        self.event_streams.start()
+        self.claiming.start()
+        self._presences = (
+            Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue),
+            # Whoever waits for work is there for it, wherever it will be done.
+            Presence(partial(self.transitions.report_workers, self.name), lambda: self.claiming.waiting_by_queue),
+        )
+        for presence in self._presences:
+            self._background.keep(presence.report_forever, "presence")
+        self.watches.start()
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
             self._background.keep(recovery.run_forever, "recovery")
 
     async def close(self) -> None:
         """Disconnects. Waits still held here end as if their time were over."""
-        self.hub.end_all()
+        self.end_waits()
+        await self.claiming.close()
         await self._background.cancel()
-        await self._presence.leave()
+        await asyncio.gather(*[presence.leave() for presence in self._presences])
+        await self.watches.close()
+        await self.event_streams.close()
         await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
         await self.subscriptions.close()
-        await self._link.close()
+        await self._store.close()
+
+    def end_waits(self) -> None:
+        """Ends all that is held here as if its time were over, and what still comes soon after it does."""
+        self.hub.end_all()
+        self.watches.end_all()
+        self.claiming.end_all()
 
     @property
     def links(self) -> Mapping[str, Link]:
-        """The connections to Redis, by what each is for: `commands`, and the hub's `subscriptions`."""
-        return {"commands": self._link, "subscriptions": self.subscriptions.link}
+        """The connections to Redis, by what each is for: `commands`, the hub's `subscriptions`, `fences` if there are.
+
+        Fences are only where `wait_replicas` is set.
+        """
+        return {**self._store.links, "subscriptions": self.subscriptions.link}
 
     # For programs: values are Python objects
 
@@ -302,9 +353,95 @@ class Broker:
         page = await self.list_stored(convert(fields, ListRequest))
         return TaskPage([task_from_json(item.document, self) for item in page.items], page.cursor)
 
+    async def events(self, uuid: str, *, after: str | None = None) -> AsyncGenerator[TaskEvent, None]:
+        """Follows a task: the values of its progress as they come, then its end, which is the last.
+
+        Close it (`contextlib.aclosing`) when leaving early. It also ends, without a last event, when this broker is
+        closed.
+
+        Args:
+            uuid: The task.
+            after: The `id` of the event to go on behind; from the first that is kept when not given. Should what
+                follows it not be kept any more, a `reset` comes first, with the task as it is.
+
+        Raises:
+            TaskNotFoundError: There is no record of the task.
+            TooManyWaitersError: No more calls are held here.
+            InvalidRequestError, StoreUnavailableError
+        """
+        stream = await self.event_streams.open(convert({"uuid": uuid}, EventsRequest).uuid, after)
+        if stream is not None:
+            with closing(stream):
+                async for found in self._told(stream):
+                    yield found
+
+    async def _told(self, stream: EventStream) -> AsyncIterator[TaskEvent]:
+        while not stream.is_over:
+            for found in await stream.next(MOST_S):
+                is_value = found.kind is EventKind.PROGRESS
+                data = orjson.loads(found.data) if is_value else task_from_json(found.data, self)
+                yield TaskEvent(id=found.id, kind=found.kind, data=data, raw=found.data)
+
     async def queues(self) -> Sequence[QueueNumbers]:
         """What each known queue holds, and who is there for it."""
         return await self.queries.read_queues()
+
+    async def publish(self, namespace: str, value: Any) -> str:
+        """Publishes a value, which is kept until the next one, and answers whoever watches; returns its version.
+
+        Args:
+            namespace: 1 to 128 letters, digits, `_`, `.` or `-`, the first a letter or digit.
+            value: Any JSON-serializable value.
+
+        Raises:
+            QueueFullError: There are `namespaces_max` others, and no more are taken.
+            StoreUnavailableError: Redis did not confirm; with `may_have_run` the value may be published nevertheless.
+            InvalidRequestError, PayloadTooLargeError: An argument is not acceptable.
+        """
+        convert({"namespace": namespace}, NamespaceRequest)
+        return await self.publish_json(namespace, self._dump(value, "value"))
+
+    async def unpublish(self, namespace: str) -> bool:
+        """Deletes a namespace; whether there was one. Whoever watches it is told that nothing is published.
+
+        Raises:
+            StoreUnavailableError: As `publish`.
+        """
+        convert({"namespace": namespace}, NamespaceRequest)
+        return await self._store.published.delete(namespace)
+
+    async def watch(self, namespace: str, version: str | None = None, *, timeout: float = 60) -> Published | None:
+        """Holds until a namespace has another version; None when the time was over first.
+
+        Args:
+            namespace: What to watch.
+            version: The one that is known, "0" for none: then the present value comes at once. Without a version, the
+                next publish is waited for, whatever there is now.
+            timeout: Seconds to hold at most.
+
+        Raises:
+            TooManyWaitersError: This process holds `max_waiters` calls.
+            StoreUnavailableError: Redis cannot be reached.
+            InvalidRequestError: An argument is not acceptable.
+        """
+        convert({"namespace": namespace}, NamespaceRequest)
+        convert({"version": version, "wait": timeout}, WatchRequest)
+        changed = (await self.watches.watch([Wanted(namespace, version)], timeout)).changed
+        return published_from_json(changed[0].document) if changed else None
+
+    async def follow(self, namespace: str, version: str = NOTHING) -> AsyncIterator[Published]:
+        """What a namespace holds now, if anything, and then each change. What changes twice in a moment comes once, as
+        it is then. Never ends by itself; raises as `watch` does.
+
+        Args:
+            namespace: What to follow.
+            version: The last that is known: begins after it.
+        """
+        while True:
+            published = await self.watch(namespace, version)
+            if published is not None:
+                version = published.version
+                yield published
 
     # TaskActions
 
@@ -330,6 +467,15 @@ class Broker:
         outcome = completion(request, max_bytes=self.settings.max_body_bytes)
         return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
 
+    async def heartbeat(self, request: HeartbeatRequest) -> TaskState | int:
+        """Renews a lease; see `Transitions.extend`."""
+        reported = progress(request, max_bytes=self.settings.max_body_bytes)
+        return await self.transitions.extend(request.uuid, request.lease, milliseconds(self.settings.lease_s), reported)
+
+    async def release(self, request: ReleaseRequest) -> Changed:
+        """Lets go of a claimed task; the answer carries the task JSON. Raises as `Transitions.release` does."""
+        return await self.transitions.release(release(request, max_bytes=self.settings.max_body_bytes))
+
     async def retry_ended(self, request: RetryRequest, *, idempotency_key: str | None = None) -> StoredTask:
         """As `retry`, from a request."""
         return await self.transitions.retry_ended(retry(request, self.settings, idempotency_key=idempotency_key))
@@ -339,6 +485,10 @@ class Broker:
         return await self.queries.list_tasks(
             queue=request.queue, state=request.state, cursor=request.cursor, limit=request.limit
         )
+
+    async def publish_json(self, namespace: str, value: bytes) -> str:
+        """As `publish`, with checked names and JSON text."""
+        return await self._store.published.publish(namespace, value, most_namespaces=self.settings.namespaces_max)
 
     def _dump(self, value: Any, field: str) -> bytes:
         return values.dump(value, field, max_bytes=self.settings.max_body_bytes)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import msgspec
 
 from broker.background import Background
+from broker.capacity import Capacity
 from broker.creation import Creation
 from broker.deadlines import MOST_S
-from broker.errors import BrokerError, StoreUnavailableError, TooManyWaitersError
+from broker.errors import BrokerError, StoreUnavailableError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.queries import Queries, StoredTask
 from broker.store.transitions import Created, Transitions
+from broker.timestamps import rfc3339
 
 LAST_LOOK_S: Final = 0.5
 """How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
@@ -31,14 +32,15 @@ class Holding:
         hub: Where waits are held.
         transitions: Creates.
         queries: Reads.
-        max_waiters: The most calls to hold at a time.
+        capacity: How many calls this process may hold.
     """
 
-    def __init__(self, hub: ResponseHub, transitions: Transitions, queries: Queries, *, max_waiters: int) -> None:
+    def __init__(self, hub: ResponseHub, transitions: Transitions, queries: Queries, capacity: Capacity) -> None:
         self._hub = hub
         self._transitions = transitions
         self._queries = queries
-        self._max_waiters = max_waiters
+        self._capacity = capacity
+        capacity.count(lambda: hub.held)
         self._background = Background()
 
     async def close(self) -> None:
@@ -56,7 +58,7 @@ class Holding:
         if wait_s <= 0:
             created = await self._transitions.create(new)
             return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
-        self._refuse_beyond_limit()
+        self._capacity.refuse_beyond()
         ends = self._end_of(wait_s)
         creation = Creation(self._hub, new, wait_s)
         try:
@@ -83,17 +85,11 @@ class Holding:
             return await self._queries.read(uuid)
         return await self._hold(uuid, self._end_of(wait_s))
 
-    def _refuse_beyond_limit(self) -> None:
-        if self._hub.held >= self._max_waiters:
-            raise TooManyWaitersError(
-                f"{self._hub.held} calls are held here, and no more: ask another instance, or without a wait."
-            )
-
     async def _hold(self, uuid: str, ends: float) -> StoredTask:
         task = await answered_by(ends, self._queries.read(uuid))
         if task.state.is_terminal:
             return task
-        self._refuse_beyond_limit()
+        self._capacity.refuse_beyond()
         waiter = self._hub.join(task.queue, uuid, task.seal, ends - self._now())
         try:
             waiter.confirm(task.seal)
@@ -161,11 +157,7 @@ def _last_known(created: Created, queue: str) -> StoredTask:
         "queue": queue,
         "state": created.state,
         "attempt": created.attempt,
-        "created_at": _rfc3339(created.created_ms),
-        "expires_at": _rfc3339(created.expires_ms),
+        "created_at": rfc3339(created.created_ms),
+        "expires_at": rfc3339(created.expires_ms),
     }
     return StoredTask(created.uuid, queue, created.seal, created.state, msgspec.json.encode(document))
-
-
-def _rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
+UPLOAD_QUEUE: Final = "uploadpicture"
+"""Of uploaded files, which the built-in worker makes thumbnails of."""
 HELD_QUEUE: Final = "deferredresult"
 """Of the results that a user's own web application holds calls for, unless it names another."""
 
@@ -17,6 +19,7 @@ HELD_QUEUE: Final = "deferredresult"
 UUID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$(?!\n)"
 # A queue that contained an infix would make `<queue>-request-<uuid>` ambiguous.
 QUEUE_PATTERN: Final = r"^(?!.*-(request|response)(-|$))[a-z0-9]([a-z0-9_.-]{0,62}[a-z0-9])?$(?!\n)"
+NAMESPACE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$(?!\n)"
 IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
 
 REQUEST_INFIX: Final = "-request-"
@@ -64,6 +67,11 @@ def probe_channel(instance: str) -> str:
     return f"broker:probe:{instance}"
 
 
+def fence_channel() -> str:
+    """Where fences are published; nobody listens."""
+    return "broker:fence"
+
+
 def worker_channel_prefix() -> str:
     """What a worker's name is appended to for its own channel."""
     return "broker:worker:"
@@ -72,6 +80,21 @@ def worker_channel_prefix() -> str:
 def worker_channel(worker: str) -> str:
     """Where a worker hears that a task it runs was ended by somebody else."""
     return worker_channel_prefix() + worker
+
+
+def events_channel_prefix() -> str:
+    """What a uuid is appended to for its events, each `-` as `.`, which no uuid has."""
+    return "broker:events:"
+
+
+def events_channel(uuid: str) -> str:
+    """Where it is said that a task has one event more. With its hyphens a uuid could hold an infix of above."""
+    return events_channel_prefix() + uuid.replace("-", ".")
+
+
+def published_channel() -> str:
+    """Where every process hears which namespace has changed: one channel, since a namespace may contain an infix."""
+    return "broker:published"
 
 
 # Keys
@@ -95,6 +118,16 @@ def values_prefix() -> str:
 def values_key(uuid: str) -> str:
     """Hash: those values that are too long for the record, as the bytes that were received."""
     return values_prefix() + uuid
+
+
+def events_prefix() -> str:
+    """What a uuid is appended to for the task's events."""
+    return KEY_PREFIX + "events:"
+
+
+def events_key(uuid: str) -> str:
+    """List: the values of a task's progress as they were received, as many as are kept, oldest first."""
+    return events_prefix() + uuid
 
 
 def pending_prefix() -> str:
@@ -192,6 +225,31 @@ def idempotency_key(digest: str) -> str:
     return idempotency_prefix() + digest
 
 
+def published_prefix() -> str:
+    """What a namespace is appended to for what it holds."""
+    return KEY_PREFIX + "published:"
+
+
+def published_key(namespace: str) -> str:
+    """Hash: the published value as it was received, its version, and when it was published."""
+    return published_prefix() + namespace
+
+
+def publications_key() -> str:
+    """Hash: how many changes of namespaces there were, in which epoch, and which are not remembered."""
+    return KEY_PREFIX + "publications"
+
+
+def namespaces_key() -> str:
+    """Sorted set: namespaces that hold a value, by the number of their last change."""
+    return KEY_PREFIX + "namespaces"
+
+
+def deleted_namespaces_key() -> str:
+    """Sorted set: namespaces that were deleted lately, by the number of that change."""
+    return KEY_PREFIX + "namespaces-deleted"
+
+
 def exclusive_prefix() -> str:
     """What a uuid is appended to for the marker of its exclusive caller."""
     return KEY_PREFIX + "exclusive:"
@@ -210,3 +268,8 @@ def exclusive_idempotency_prefix() -> str:
 def sweep_turn_key() -> str:
     """String, short-lived: some process is sweeping just now, so the others need not."""
     return KEY_PREFIX + "sweep-turn"
+
+
+def upload_turn_key() -> str:
+    """String, short-lived: some process is looking for files that no task needs, so the others need not."""
+    return KEY_PREFIX + "upload-turn"

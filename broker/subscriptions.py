@@ -11,13 +11,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from broker import naming
 from broker.background import Background
 from broker.errors import StoreError, StoreUnavailableError
 from broker.probe import Probe
-from broker.store.commands import Command, Push, Receiver, Reply, pack
+from broker.store.commands import Command, Push, Receiver, Reply, Sender, pack
+from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
 from broker.store.queries import Queries
 from broker.store.topology import Topology
@@ -32,11 +34,11 @@ LEAVE_CHECK_S: Final = 0.25
 
 
 class Listener(Protocol):
-    """Takes the messages of one channel."""
+    """Takes the messages of one channel, or of all that match a pattern."""
 
     @property
     def name(self) -> bytes:
-        """The channel."""
+        """The channel, or the pattern."""
 
     def take(self, message: bytes) -> None:
         """A message has come; it must not block."""
@@ -52,6 +54,22 @@ class Topic(Listener, Protocol):
         """Whether somebody wants it now."""
 
 
+class _Confirmed:
+    """Takes pushes that replicas have confirmed; one that they don't is lost, as messages may be."""
+
+    is_abandoned = False
+
+    def __init__(self, take: Callable[[Push], None]) -> None:
+        self._take = take
+
+    def succeed(self, push: Push) -> None:
+        """It is confirmed."""
+        self._take(push)
+
+    def fail(self, error: Exception) -> None:
+        """It is not: everybody looks again when replicas confirm again."""
+
+
 class Subscriptions:
     """The subscription connection of one process.
 
@@ -60,14 +78,26 @@ class Subscriptions:
         name: This process, for CLIENT LIST and its probe channel.
         queries: Publish, on another connection: large replies have no place on this one.
         scripts: What is called on this connection.
+        fence: Where replicas have to confirm what is told, messages and replies of this connection too.
     """
 
-    def __init__(self, topology: Topology, *, name: str, queries: Queries, scripts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        name: str,
+        queries: Queries,
+        scripts: Sequence[str] = (),
+        fence: Fence | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._topics: dict[bytes, Topic] = {}
         self._actual: set[bytes] = set()
+        self._patterns: dict[bytes, Listener] = {}
         self._to_join: list[bytes] = []
         self._to_leave: list[bytes] = []
+        self._patterns_to_join: list[bytes] = []
+        self._patterns_to_leave: list[bytes] = []
         self._leaving: set[bytes] = set()
         self._idle: deque[tuple[float, Topic]] = deque()
         self._leave_timer: asyncio.TimerHandle | None = None
@@ -77,11 +107,16 @@ class Subscriptions:
             topology,
             name=f"broker-hub-{name}",
             scripts=tuple(scripts),
+            identifies=fence is not None,
             prelude=self._changes,
-            on_push=self._take_push,
+            on_push=self._take_push if fence is None else partial(self._take_push_fenced, fence),
             on_connected=self._subscribe_anew,
             on_lost=self._forget_subscriptions,
         )
+        self._confirmed = _Confirmed(self._take_push)
+        self._sender: Sender = self.link if fence is None else FencedLink(self.link, fence)
+        if fence is not None:
+            fence.on_restored(self._look_again)
         self._probe = Probe(naming.probe_channel(name).encode(), self.link, queries)
         self._always: dict[bytes, Listener] = {self._probe.name: self._probe}
 
@@ -97,18 +132,22 @@ class Subscriptions:
 
     @property
     def desired(self) -> int:
-        """Channels that somebody wants, or did a moment ago."""
-        return len(self._topics)
+        """Channels and patterns that somebody wants, or did a moment ago."""
+        return len(self._topics) + len(self._patterns)
 
     @property
     def actual(self) -> int:
-        """Channels of those that the server has confirmed."""
+        """Those that the server has confirmed."""
         return len(self._actual)
 
     @property
     def leaked(self) -> int:
-        """Confirmed channels that nobody here wants and that are not being left: always zero."""
-        return len(self._actual.difference(self._topics, self._to_leave, self._leaving))
+        """Those that are confirmed, that nobody here wants, and that are not being left: always zero."""
+        return len(
+            self._actual.difference(
+                self._topics, self._patterns, self._to_leave, self._patterns_to_leave, self._leaving
+            )
+        )
 
     @property
     def reconnects(self) -> int:
@@ -164,13 +203,33 @@ class Subscriptions:
         self._idle.append((topic.idle_since, topic))
         self._start_leave_timer()
 
+    def join_pattern(self, listener: Listener) -> None:
+        """Has all channels that match `listener.name` heard, until `leave_pattern` or the end of this connection.
+
+        Whoever wants it joins again after a reconnect: rights to patterns may change, and a refused one costs the
+        connection, so they are to be asked for first (`Queries.may_hear`).
+        """
+        self._patterns[listener.name] = listener
+        self._patterns_to_join.append(listener.name)
+        self.link.flush_soon()
+
+    def leave_pattern(self, listener: Listener) -> None:
+        """Hears it no longer."""
+        if self._patterns.get(listener.name) is listener:
+            del self._patterns[listener.name]
+            self._patterns_to_leave.append(listener.name)
+            self.link.flush_soon()
+
     def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
         subscriber may have outstanding."""
-        self.link.hand(command, receiver)
+        self._sender.hand(command, receiver)
 
     async def ask(self, command: Command) -> Reply:
-        """The same, awaited. Raises StoreUnavailableError, StoreError."""
+        """The same, awaited, for what is not told to anybody: no replica confirms it.
+
+        Raises StoreUnavailableError, StoreError.
+        """
         return await self.link.send(command)
 
     async def confirm(self) -> None:
@@ -201,17 +260,27 @@ class Subscriptions:
     # The connection
 
     def _changes(self) -> bytes:
+        patterns = self._pattern_changes() if self._patterns_to_join or self._patterns_to_leave else b""
         if not self._to_join and not self._to_leave:
-            return b""
+            return patterns
         leaving, joining = self._to_leave, self._to_join
         self._to_leave, self._to_join = [], []
         self._leaving.update(leaving)
-        return b"".join([*_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
+        return b"".join([patterns, *_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
+
+    def _pattern_changes(self) -> bytes:
+        leaving, joining = self._patterns_to_leave, self._patterns_to_join
+        self._patterns_to_leave, self._patterns_to_join = [], []
+        self._leaving.update(leaving)
+        return b"".join([*_batches("PUNSUBSCRIBE", leaving), *_batches("PSUBSCRIBE", joining)])
 
     def _subscribe_anew(self) -> None:
         self._actual.clear()
         self._to_leave = []
         self._to_join = [*self._always, *self._topics]
+        self._patterns.clear()
+        self._patterns_to_join = []
+        self._patterns_to_leave = []
         self._background.spawn(self._recover(), "recovery of subscriptions")
 
     def _forget_subscriptions(self) -> None:
@@ -229,16 +298,33 @@ class Subscriptions:
         except (StoreUnavailableError, StoreError) as error:
             log.warning("What a reconnect missed could not be looked at (%s); a later check will.", error)
 
+    def _look_again(self) -> None:
+        """Replicas confirm again: messages that came meanwhile were kept from their listeners."""
+        self._background.spawn(self._recover(), "recovery of messages")
+
+    def _take_push_fenced(self, fence: Fence, push: Push) -> None:
+        """A message tells of a change: nobody hears of it before replicas have it."""
+        if push[0] != b"message" or push[1] == self._probe.name:
+            self._take_push(push)
+        elif push[1] in self._topics or push[1] in self._always:
+            fence.hand(self.link, self._confirmed, push)
+
     def _take_push(self, push: Push) -> None:
         kind = push[0]
         if kind == b"message":
             listener = self._topics.get(push[1]) or self._always.get(push[1])
             if listener is not None:
                 listener.take(push[2])
+        elif kind == b"pmessage":
+            pattern = self._patterns.get(push[1])
+            if pattern is not None:
+                pattern.take(push[3])
+        elif kind == b"psubscribe":
+            self._actual.add(push[1])
         elif kind == b"subscribe":
             if push[1] not in self._always:
                 self._actual.add(push[1])
-        elif kind == b"unsubscribe":
+        elif kind in (b"unsubscribe", b"punsubscribe"):
             self._actual.discard(push[1])
             self._leaving.discard(push[1])
 

@@ -17,8 +17,6 @@ from broker.background import Background
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.executor import Executor
 from broker.handlers import (
-    BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT_S,
     ErrorTypes,
@@ -30,19 +28,17 @@ from broker.measures import WorkerMeasures
 from broker.presence import Presence
 from broker.recovery import Recovery
 from broker.request_bell import RequestBell
-from broker.requests import DEFAULT_MAX_ATTEMPTS, milliseconds
+from broker.requests import BACKOFF_FIRST_S, BACKOFF_MOST_S, DEFAULT_MAX_ATTEMPTS, MOST_CLAIMED, milliseconds
 from broker.settings import Settings
-from broker.store import scripts
 from broker.store.link import Link
+from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Claimed, ClaimWish, Transitions
+from broker.store.transitions import Claimed, ClaimWish
 
 log = logging.getLogger("broker.worker")
 
 ASK_EVERY_S: Final = 1.0
 """How often a worker with free slots asks unrung: what a lost doorbell costs at most."""
-MOST_PER_CLAIM: Final = 100
-"""Tasks of one queue a claim takes: with payloads at their limit that is 25 MB."""
 RETRY_CLAIM_S: Final = 0.5
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -179,7 +175,7 @@ class _Lane:
         return missed
 
     def wish(self) -> ClaimWish:
-        return ClaimWish(self.handler.queue, min(self.free, MOST_PER_CLAIM), self.handler.max_attempts)
+        return ClaimWish(self.handler.queue, min(self.free, MOST_CLAIMED), self.handler.max_attempts)
 
 
 class _WorkerProcess:
@@ -194,12 +190,13 @@ class _WorkerProcess:
         self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
         self._lease_ms = milliseconds(settings.lease_s)
         topology = Topology.from_url(settings.redis_url)
-        self._link = Link(
+        self._store = Session(
             topology,
-            name=f"broker-worker-{self._name}",
-            scripts=tuple(script.source for script in scripts.ALL),
+            name=f"worker-{self._name}",
+            wait_replicas=settings.wait_replicas,
+            events_kept=settings.events_kept,
         )
-        self._transitions = Transitions(self._link)
+        self._transitions = self._store.transitions
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)
         self._executor = Executor(self._transitions, settings, measures)
@@ -220,16 +217,16 @@ class _WorkerProcess:
         return WorkerState(
             running=self._executor.running,
             free={queue: lane.free for queue, lane in self._lanes.items()},
-            links={"commands": self._link, "bell": self._bell.link},
+            links={**self._store.links, "bell": self._bell.link},
             is_stopping=self._is_stopping,
         )
 
     async def open(self) -> None:
-        await self._link.open()
+        await self._store.open()
         try:
             await self._bell.open()
         except BaseException:
-            await self._link.close()
+            await self._store.close()
             raise
         recovery = Recovery(self._transitions, self._settings, self._name)
         self._background.keep(recovery.run_forever, "recovery")
@@ -260,7 +257,7 @@ class _WorkerProcess:
             if lane.threads is not None:
                 lane.threads.close()
         await self._bell.close()
-        await self._link.close()
+        await self._store.close()
 
     async def _stop_claiming(self) -> None:
         """Ends the loop between two claims: a claim on its way may have taken tasks."""

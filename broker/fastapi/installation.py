@@ -20,7 +20,7 @@ from broker.broker import Broker
 from broker.errors import BrokerError, ConfigurationError, TaskFailedError
 from broker.settings import Settings
 
-_STATUS: Final[Mapping[str, int]] = {
+STATUS: Final[Mapping[str, int]] = {
     "malformed-json": 400,
     "task-not-found": 404,
     "task-conflict": 409,
@@ -64,7 +64,7 @@ def install_broker(
     async def lifespan(started: Any) -> AsyncIterator[Any]:
         async with Broker(settings or Settings.from_environment()) as broker:
             app.state.broker = broker
-            with _drained_on(drain_on, broker.hub.end_all):
+            with _drained_on(drain_on, broker.end_waits):
                 async with own_lifespan(started) as state:
                     yield state
 
@@ -89,7 +89,7 @@ BrokerDep = Annotated[Broker, Depends(_broker_of)]
 
 async def _problem(request: Request, error: Exception) -> Response:
     code = getattr(error, "code", "broker-error")
-    status = 500 if isinstance(error, TaskFailedError) else _STATUS.get(code, 500)
+    status = 500 if isinstance(error, TaskFailedError) else STATUS.get(code, 500)
     document = {"title": HTTPStatus(status).phrase, "status": status, "detail": str(error), "code": code}
     if isinstance(error, TaskFailedError) and error.details is not None:
         document["details"] = jsonable_encoder(error.details)

@@ -16,7 +16,14 @@ MOST_SECONDS: Final = 10 * 365 * 86_400
 
 CURSOR_PATTERN: Final = r"^[0-9a-f]{1,13}$(?!\n)"
 
+# What may stand in an ETag.
+VERSION_PATTERN: Final = r"^[!#-~]{1,128}$(?!\n)"
+NAMESPACE_AND_VERSION_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}(:[!#-~]{1,128})?$(?!\n)"
+
 _PATTERNS_IN_WORDS: Final = {
+    VERSION_PATTERN: "a version as a publish or a watch gave it",
+    NAMESPACE_AND_VERSION_PATTERN: "NAME:VERSION, or NAME alone",
+    naming.NAMESPACE_PATTERN: "1 to 128 letters, digits, `_`, `.` or `-`, the first a letter or digit",
     CURSOR_PATTERN: "a cursor as the page before gave it",
     naming.UUID_PATTERN: "1 to 128 letters, digits, `_` or `-`, the first a letter or digit",
     naming.QUEUE_PATTERN: "1 to 64 of a-z, 0-9, `_`, `.` or `-`, a letter or digit at both ends, and neither "
@@ -26,6 +33,13 @@ _PATTERNS_IN_WORDS: Final = {
 Uuid = Annotated[str, Meta(pattern=naming.UUID_PATTERN, description="Names one task.", examples=["084Tkjfh"])]
 Queue = Annotated[
     str, Meta(pattern=naming.QUEUE_PATTERN, description="Shared by tasks and workers.", examples=["createbranch"])
+]
+Namespace = Annotated[
+    str, Meta(pattern=naming.NAMESPACE_PATTERN, description="Where a value is published.", examples=["prices"])
+]
+Version = Annotated[
+    str,
+    Meta(pattern=VERSION_PATTERN, description="Of the last answer; `0` for none. Without it: the next publish."),
 ]
 Wait = Annotated[
     float, Meta(ge=0, le=1e12, description="Seconds to hold; clamped to BROKER_WAIT_MAX_S.", examples=[30])
@@ -62,6 +76,11 @@ def invalid(error: msgspec.ValidationError) -> InvalidRequestError:
         reason = reason.replace(f"`str` matching regex {pattern!r}", words)
     if not field:
         return InvalidRequestError(f"The request cannot be used: {reason}.")
+    return InvalidRequestError(f"`{field}` cannot be used: {reason}.", field=field)
+
+
+def invalid_field(field: str, reason: str) -> InvalidRequestError:
+    """The error for a field that only some combination forbids."""
     return InvalidRequestError(f"`{field}` cannot be used: {reason}.", field=field)
 
 

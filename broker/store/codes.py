@@ -23,3 +23,4 @@ class Code(IntEnum):
     FULL = 13
     FREE = 14
     WAITED = 15
+    BROKEN = 16

@@ -21,12 +21,48 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     return packed
 
 
+class ScriptText(Protocol):
+    """A script as the server knows it."""
+
+    @property
+    def source(self) -> str:
+        """Its whole text."""
+
+    @property
+    def digest(self) -> str:
+        """What EVALSHA calls it by."""
+
+
+class Batch(msgspec.Struct, frozen=True, eq=False):
+    """What calls of one script share that may be joined into one: the script, its key and its first arguments.
+
+    Neighbours of the same batch leave as one call, whose reply holds an answer for each. A call costs the server
+    several microseconds before the script's first line, and a script of several tasks writes an index once.
+    """
+
+    script: ScriptText
+    key: str
+    shared: tuple[Argument, ...] = ()
+
+    def call(self, own: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        """One call with the arguments of all that are joined."""
+        return ("EVALSHA", self.script.digest, 1, self.key, *self.shared, *own)
+
+    def whole_call(self, own: tuple[Argument, ...]) -> tuple[Argument, ...]:
+        """The same for a server that does not know the script."""
+        return ("EVAL", self.script.source, 1, self.key, *self.shared, *own)
+
+
 class Command(msgspec.Struct, frozen=True):
-    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm."""
+    """What to send. `repeatable`: a second run of the same call changes nothing more, so a lost reply is no harm.
+
+    With a `batch`, `arguments` are its own only, and its reply is its answer in the reply of the joined call.
+    """
 
     arguments: tuple[Argument, ...]
     repeatable: bool = False
     if_unknown: Callable[[], tuple[Argument, ...]] | None = None
+    batch: Batch | None = None
 
 
 class Receiver(Protocol):
@@ -41,6 +77,16 @@ class Receiver(Protocol):
 
     def fail(self, error: Exception) -> None:
         """It will not come: StoreUnavailableError or StoreError."""
+
+
+class Sender(Protocol):
+    """Takes commands: a link, or what stands before one."""
+
+    def send(self, command: Command) -> asyncio.Future[Reply]:
+        """Gives the reply."""
+
+    def hand(self, command: Command, receiver: Receiver) -> None:
+        """The same for a receiver."""
 
 
 class Awaited:
@@ -68,13 +114,13 @@ class Awaited:
 
 
 class Call:
-    """A command on its way."""
+    """A command on its way. `packed` is empty until it is joined, when it is one of a batch."""
 
     __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
 
     def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
         self.command = command
-        self.packed = pack(command.arguments)
+        self.packed = pack(command.arguments) if command.batch is None else b""
         self.receiver = receiver
         self.deadline = deadline
         self.was_written = False

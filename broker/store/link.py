@@ -20,6 +20,7 @@ import hiredis
 
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.measures import COMMAND_BOUNDS_S, Histogram
+from broker.store.batches import joined
 from broker.store.commands import Argument, Awaited, Call, Command, Push, Receiver, Reply
 from broker.store.connection import Connection
 from broker.store.greeting import greet
@@ -96,6 +97,7 @@ class Link:
         self._keeper: asyncio.Task[None] | None = None
         self._watcher: asyncio.TimerHandle | None = None
         self._last_reason = "no attempt yet"
+        self._master_seen = float("-inf")
         self._replies = 0
         self.connections_made = 0
         self.commands_unavailable = 0
@@ -110,6 +112,11 @@ class Link:
     def identity(self) -> bytes:
         """Which server this is, and since when a master; empty without a connection, or if it is not looked up."""
         return b"" if self._connection is None else self._connection.identity
+
+    @property
+    def master_seen_at(self) -> float:
+        """The last time, by the loop's clock, at which the server is known to have been the master still."""
+        return self._master_seen if self._topology.is_watched else self._loop.time()
 
     @property
     def outstanding(self) -> int:
@@ -197,7 +204,7 @@ class Link:
         if self._connection is None or self._connection.is_closing:
             # What waits leaves with the next connection.
             return
-        calls = [call for call in self._waiting if not call.receiver.is_abandoned]
+        calls = joined(call for call in self._waiting if not call.receiver.is_abandoned)
         self._waiting.clear()
         data = b"".join([self._prelude(), *[call.packed for call in calls]])
         if data:
@@ -295,7 +302,9 @@ class Link:
         """The master is known to be there: a connection to another server is to one that is no master any more."""
         if self._connection is None:
             self._retry_now.set()
-        elif self._connection.address != address:
+        elif self._connection.address == address:
+            self._master_seen = self._loop.time()
+        else:
             self.drop(f"the master is {address} now, and no longer {self._connection.address}")
 
     def _lose(self, connection: Connection | None) -> None:

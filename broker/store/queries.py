@@ -11,8 +11,7 @@ from broker import naming
 from broker.errors import TaskNotFoundError
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Command
-from broker.store.link import Link
+from broker.store.commands import Command, Sender
 from broker.task import TaskState
 
 LOOKS_PER_SCRIPT: Final = 500
@@ -67,15 +66,24 @@ class QueueNumbers(msgspec.Struct, frozen=True, kw_only=True):
     waiters: int
 
 
+class Fileless(msgspec.Struct, frozen=True):
+    """Tasks that need no file. Of those without a record, some may be on their way to one."""
+
+    without_record: list[str]
+    dropped: list[str]
+
+
 class Queries:
     """Every read.
 
     Args:
-        link: The connection that the reads run on.
+        link: What the reads are sent by.
+        aside: The same connection for what nobody is told of; None for `link` itself.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Sender, aside: Sender | None = None) -> None:
         self._link = link
+        self._aside = aside or link
 
     async def read(self, uuid: str) -> StoredTask:
         """Reads one task.
@@ -92,8 +100,16 @@ class Queries:
         """Those of `uuids` (a few hundred at most) whose tasks have ended or are gone."""
         if not uuids:
             return []
-        reply = await self._link.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
+        reply = await self._aside.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
         return [uuid.decode() for uuid in reply]
+
+    async def find_fileless(self, uuids: Sequence[str]) -> Fileless:
+        """Those of `uuids` (a few hundred at most) that have no record, and those that a full queue has dropped."""
+        if not uuids:
+            return Fileless([], [])
+        command = scripts.FIND_FILELESS.command(naming.task_key(uuids[0]), *uuids, repeatable=True)
+        without_record, dropped = await self._aside.send(command)
+        return Fileless([uuid.decode() for uuid in without_record], [uuid.decode() for uuid in dropped])
 
     async def list_tasks(
         self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
@@ -136,13 +152,18 @@ class Queries:
             numbers += [_read_numbers(row) for row in reply]
         return numbers
 
+    async def may_hear(self, patterns: Sequence[str]) -> list[bool]:
+        """Whether the server lets this user PSUBSCRIBE to each of these."""
+        reply = await self._link.send(scripts.MAY_HEAR.command(naming.queues_key(), *patterns, repeatable=True))
+        return [bool(answer) for answer in reply]
+
     async def publish(self, channel: str, message: str) -> int:
         """Publishes a message of this process to itself; how many heard it on this server."""
-        return int(await self._link.send(Command(("PUBLISH", channel, message), repeatable=True)))
+        return int(await self._aside.send(Command(("PUBLISH", channel, message), repeatable=True)))
 
     async def ping(self) -> None:
         """Raises StoreUnavailableError unless the server answers."""
-        await self._link.send(Command(("PING",), repeatable=True))
+        await self._aside.send(Command(("PING",), repeatable=True))
 
 
 def _place_of(cursor: str | None) -> str:

@@ -15,13 +15,15 @@ from typing import Final
 
 from broker import naming
 from broker.store.codes import Code
-from broker.store.commands import Command
+from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 
 _NAMES: Final[Mapping[str, str]] = {
     "TASK": naming.task_prefix(),
     "VALUES": naming.values_prefix(),
+    "EVENTS": naming.events_prefix(),
+    "EVENTS_CHANNEL": naming.events_channel_prefix(),
     "PENDING": naming.pending_prefix(),
     "QUEUE": naming.queue_prefix(),
     "QUEUES": naming.queues_key(),
@@ -36,6 +38,11 @@ _NAMES: Final[Mapping[str, str]] = {
     "RETAINED_BYTES": naming.retained_bytes_key(),
     "SEQUENCE": naming.sequence_key(),
     "IDEMPOTENCY": naming.idempotency_prefix(),
+    "PUBLISHED": naming.published_prefix(),
+    "PUBLICATIONS": naming.publications_key(),
+    "NAMESPACES": naming.namespaces_key(),
+    "DELETED_NAMESPACES": naming.deleted_namespaces_key(),
+    "PUBLISHED_CHANNEL": naming.published_channel(),
     "EXCLUSIVE": naming.exclusive_prefix(),
     "EXCLUSIVE_KEY": naming.exclusive_idempotency_prefix(),
     "REQUEST": naming.REQUEST_INFIX,
@@ -81,6 +88,10 @@ class Script:
             if_unknown=lambda: ("EVAL", self.source, *tail),
         )
 
+    def batch(self, key: str, *shared: Argument) -> Batch:
+        """Calls that may be joined: what all of them share; `Command.batched` adds each one's own arguments."""
+        return Batch(self, key, shared)
+
 
 def _read(path: str) -> str:
     return resources.files("broker.store").joinpath("lua", path).read_text(encoding="utf-8")
@@ -103,17 +114,21 @@ def _constants(text: str) -> list[str]:
     return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
 
 
-CREATE_TASK: Final = Script("create_task")
+CREATE_TASKS: Final = Script("create_tasks")
 TAKE_EXCLUSIVE_WAIT: Final = Script("take_exclusive_wait")
 RELEASE_EXCLUSIVE_WAIT: Final = Script("release_exclusive_wait")
 RETRY_TASK: Final = Script("retry_task")
 CLAIM_TASKS: Final = Script("claim_tasks")
 EXTEND_LEASE: Final = Script("extend_lease")
-FINISH_TASK: Final = Script("finish_task")
+FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+FIND_FILELESS: Final = Script("find_fileless")
+READ_EVENTS: Final = Script("read_events")
+FIND_EVENTS: Final = Script("find_events")
+MAY_HEAR: Final = Script("may_hear")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
 REPORT_PRESENCE: Final = Script("report_presence")
@@ -123,19 +138,27 @@ SWEEP_DELAYED: Final = Script("sweep_delayed")
 SWEEP_EXPIRED: Final = Script("sweep_expired")
 SWEEP_RETAINED: Final = Script("sweep_retained")
 SWEEP_QUEUES: Final = Script("sweep_queues")
+PUBLISH_VALUE: Final = Script("publish_value")
+DELETE_VALUE: Final = Script("delete_value")
+READ_VALUES: Final = Script("read_values")
+READ_CHANGES: Final = Script("read_changes")
 
 ALL: Final = (
-    CREATE_TASK,
+    CREATE_TASKS,
     TAKE_EXCLUSIVE_WAIT,
     RELEASE_EXCLUSIVE_WAIT,
     RETRY_TASK,
     CLAIM_TASKS,
     EXTEND_LEASE,
-    FINISH_TASK,
+    FINISH_TASKS,
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    FIND_FILELESS,
+    READ_EVENTS,
+    FIND_EVENTS,
+    MAY_HEAR,
     LIST_TASKS,
     READ_QUEUES,
     REPORT_PRESENCE,
@@ -145,4 +168,8 @@ ALL: Final = (
     SWEEP_EXPIRED,
     SWEEP_RETAINED,
     SWEEP_QUEUES,
+    PUBLISH_VALUE,
+    DELETE_VALUE,
+    READ_VALUES,
+    READ_CHANGES,
 )

@@ -39,6 +39,9 @@ class Topology(ABC):
             return SentinelTopology.from_sentinel_url(url)
         return Standalone(read_server(url))
 
+    is_watched = False
+    """Whether somebody knows when the master changes, and tells those who follow."""
+
     @property
     @abstractmethod
     def address(self) -> str:

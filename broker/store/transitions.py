@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -12,16 +14,17 @@ from broker.errors import (
     IdempotencyMismatchError,
     LeaseLostError,
     QueueFullError,
+    StoreError,
     TaskAlreadyFinalError,
     TaskConflictError,
     TaskNotFoundError,
 )
-from broker.randomness import new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
+from broker.randomness import new_report, new_secret
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Command, Reply
-from broker.store.link import Link
+from broker.store.commands import Batch, Command, Reply, Sender
+from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
 from broker.task import TaskState
 
@@ -31,6 +34,9 @@ SWEEP_BATCH: Final = 200
 
 QUEUE_KEPT_MS: Final = 3_600_000
 """How long a queue is known that has no open tasks, no workers and no held calls."""
+EVENTS_KEPT: Final = 2_000
+EVENT_BYTES_KEPT: Final = 2**20
+"""What the events of one task may take together, whatever their number: four of the longest by default."""
 PRESENCE_BATCH: Final = 500
 """Queues a presence report holds at most."""
 
@@ -49,7 +55,7 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """One claimed attempt; times in milliseconds of the server's clock."""
+    """One claimed attempt; times in milliseconds of the server's clock. `document`: the task JSON, where asked for."""
 
     uuid: str
     queue: str
@@ -59,6 +65,7 @@ class Claimed(msgspec.Struct, frozen=True):
     created_ms: int
     expires_ms: int
     payload: bytes | None
+    document: bytes | None = None
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -78,10 +85,17 @@ class ClaimWish(msgspec.Struct, frozen=True):
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
 
+@cache
+def _create_batch(most_pending: int, drops_oldest: bool) -> Batch:
+    return scripts.CREATE_TASKS.batch(naming.created_key(), most_pending, _flag(drops_oldest))
+
+
+_FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
+
+
 def create_command(new: NewTask, *, wants_document: bool) -> Command:
     """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
-    return scripts.CREATE_TASK.command(
-        naming.task_key(new.uuid),
+    arguments = (
         new.uuid,
         _flag(new.uuid_is_chosen),
         new.queue,
@@ -92,14 +106,12 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         new.expires_ms,
         new.retention_ms,
         new.seal,
-        new.most_pending,
-        _flag(new.drops_oldest),
         "" if new.max_attempts is None else new.max_attempts,
         new.idempotency or "",
         _flag(wants_document),
-        # A second run attaches to what the first one made.
-        repeatable=True,
     )
+    # A second run attaches to what the first one made.
+    return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 
 
 def read_created(reply: Reply, new: NewTask) -> Created:
@@ -110,11 +122,26 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         IdempotencyMismatchError: The key stands for another request.
         QueueFullError: The queue takes no more.
     """
-    code, uuid = reply[0], reply[1].decode()
+    code = reply[0]
+    if code == Code.CREATED:
+        return Created(
+            new.uuid, True, new.seal, TaskState.PENDING, 0, reply[1], reply[1] + new.expires_ms, _document(reply, 2)
+        )
+    if code == Code.ATTACHED:
+        return Created(
+            uuid=reply[1].decode(),
+            is_new=False,
+            seal=reply[2].decode(),
+            state=TaskState(reply[3].decode()),
+            attempt=int(reply[4]),
+            created_ms=int(reply[5]),
+            expires_ms=int(reply[6]),
+            document=_document(reply, 7),
+        )
     if code == Code.CONFLICT:
         raise TaskConflictError(
-            f"The uuid {uuid} already names a task with another queue or payload: choose another uuid, or send what "
-            "the first call sent to attach to it."
+            f"The uuid {new.uuid} already names a task with another queue or payload: choose another uuid, or send "
+            "what the first call sent to attach to it."
         )
     if code == Code.MISMATCH:
         raise IdempotencyMismatchError(
@@ -122,27 +149,24 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         )
     if code == Code.FULL:
         raise _queue_full(new.queue, new.most_pending)
-    return Created(
-        uuid=uuid,
-        is_new=code == Code.CREATED,
-        seal=reply[2].decode(),
-        state=TaskState(reply[3].decode()),
-        attempt=int(reply[4]),
-        created_ms=int(reply[5]),
-        expires_ms=int(reply[6]),
-        document=reply[7],
-    )
+    raise _broken(reply)
 
 
 class Transitions:
     """Every change of state that the store knows.
 
     Args:
-        link: The connection that the scripts run on.
+        link: What the scripts are sent by.
+        aside: The same connection for what nobody is told of; None for `link` itself. They differ where a reply is
+            only given when replicas have confirmed it.
+        events_kept: How many events of a task are kept.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Sender, aside: Sender | None = None, *, events_kept: int = EVENTS_KEPT) -> None:
         self._link = link
+        self._aside = aside or link
+        self._events_kept = events_kept
+        self._claims_in_doubt = False
 
     async def create(self, new: NewTask) -> Created:
         """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
@@ -172,25 +196,66 @@ class Transitions:
         )
         return _read_retried(reply, retry)
 
-    async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
-        """Takes up to so many tasks of each queue, highest priority first, then oldest."""
-        arguments: list[str | int] = [worker, new_secret(), lease_ms]
+    async def claim(
+        self,
+        worker: str,
+        lease_ms: int,
+        wishes: Sequence[ClaimWish],
+        *,
+        most: int | None = None,
+        wants_documents: bool = False,
+    ) -> list[Claimed]:
+        """Takes up to so many tasks of each queue, highest priority first, then oldest.
+
+        Args:
+            worker: Who hears when somebody else ends one of them.
+            lease_ms: How long each is the claimer's.
+            wishes: The queues, in order.
+            most: Tasks in all; without it, only the wishes count.
+            wants_documents: Whether each comes with its task JSON.
+
+        Raises:
+            UnconfirmedError: Replicas don't confirm the claim. Its tasks are given back, and none are claimed until
+                replicas confirm again: attempts are not to be used up meanwhile.
+        """
+        if self._claims_in_doubt:
+            await self._link.send(Command(("PING",), repeatable=True))
+            self._claims_in_doubt = False
+        in_all = sum(wish.most for wish in wishes) if most is None else most
+        arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, _flag(wants_documents)]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
-        reply = await self._link.send(
-            scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
-        )
+        command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
+        try:
+            reply = await self._link.send(command)
+        except UnconfirmedError as error:
+            self._claims_in_doubt = True
+            for row in error.reply:
+                self._return(_read_claimed(row))
+            raise
         return [_read_claimed(row) for row in reply]
+
+    def _return(self, claimed: Claimed) -> None:
+        """Gives a task back that nobody will run, without waiting for the answer."""
+        command = _requeue(Release(uuid=claimed.uuid, lease=claimed.lease), wants_document=False)
+        self._aside.send(command).add_done_callback(_forget_outcome)
 
     async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
         """Renews a lease; gives its new end in milliseconds, or the state in which somebody else ended the task.
 
+        Args:
+            uuid: The task.
+            lease: Of its claim.
+            lease_ms: How long it holds from now on.
+            progress: JSON text to store as the task's progress, and as the next of its events.
+
         Raises:
             LeaseLostError, TaskNotFoundError
         """
+        event = (progress, new_report(), self._events_kept, EVENT_BYTES_KEPT) if progress else ()
         reply = await self._link.send(
-            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, progress, repeatable=True)
+            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, *event, repeatable=True)
         )
         _raise_lost(reply[0], uuid)
         return TaskState(reply[1].decode()) if reply[0] == Code.FINAL else int(reply[1])
@@ -204,24 +269,19 @@ class Transitions:
             TaskAlreadyFinalError: It has another outcome.
             LeaseLostError, TaskNotFoundError
         """
-        reply = await self._link.send(
-            scripts.FINISH_TASK.command(
-                naming.task_key(uuid),
-                uuid,
-                completion.state,
-                completion.result,
-                completion.error,
-                lease or "",
-                _flag(wants_document),
-                # The worst that a second run can do is to tell the one who changed it that it was so already.
-                repeatable=True,
-            )
-        )
-        _raise_lost(reply[0], uuid)
+        arguments = (uuid, completion.state, completion.result, completion.error, lease or "", _flag(wants_document))
+        # The worst that a second run can do is to tell the one who changed it that it was so already.
+        reply = await self._link.send(Command(arguments, repeatable=True, batch=_FINISH_BATCH))
+        code = reply[0]
+        if code == Code.CHANGED:
+            return Changed(uuid, True, completion.state, _document(reply, 1))
+        _raise_lost(code, uuid)
+        if code != Code.FINAL:
+            raise _broken(reply)
         state, document = TaskState(reply[1].decode()), reply[2]
-        if reply[0] == Code.FINAL and not is_outcome_of(document, completion):
+        if not is_outcome_of(document, completion):
             raise TaskAlreadyFinalError(uuid, state, document)
-        return Changed(uuid, reply[0] == Code.CHANGED, state, document)
+        return Changed(uuid, False, state, document)
 
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
@@ -229,25 +289,55 @@ class Transitions:
         Raises:
             TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError
         """
-        return await self._requeue(uuid, lease, failed=True, delay_ms=delay_ms, completion=completion) == Code.REQUEUED
+        failed = Release(uuid=uuid, lease=lease, has_failed=True, error=completion.error, delay_ms=delay_ms)
+        return await self._let_go(failed) == Code.REQUEUED
 
     async def give_back(self, uuid: str, lease: str, delay_ms: int = 0) -> None:
         """Returns a task unharmed; the attempt does not count. Raises as `retry` does."""
-        await self._requeue(uuid, lease, failed=False, delay_ms=delay_ms, completion=None)
+        await self._let_go(Release(uuid=uuid, lease=lease, delay_ms=delay_ms))
 
-    async def defer(self, uuid: str, lease: str) -> None:
-        """Leaves a running task to a third party. Raises as `retry` does."""
-        reply = await self._link.send(
-            scripts.DEFER_TASK.command(naming.task_key(uuid), uuid, lease, "", repeatable=False)
-        )
+    async def defer(self, uuid: str, lease: str, *, expires_ms: int | None = None) -> None:
+        """Leaves a running task to a third party. Raises as `retry` does.
+
+        Args:
+            uuid: The task.
+            lease: A claim's lease.
+            expires_ms: When it expires, unless its own time is over before; None: its own time alone counts.
+        """
+        reply = await self._link.send(_defer(uuid, lease, expires_ms=expires_ms))
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
             raise _already_final(uuid, reply)
 
+    async def release(self, release: Release) -> Changed:
+        """Lets go of a claimed task: its attempt has failed, it is given back, or a third party will finish it.
+
+        Nothing changes where the task has ended already with the very error that is reported here.
+
+        Returns:
+            The task as it is now, with its document.
+
+        Raises:
+            TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError
+        """
+        command = _defer(release.uuid, release.lease, wants_document=True) if release.defers else _requeue(release)
+        reply = await self._link.send(command)
+        _raise_lost(reply[0], release.uuid)
+        state, document = TaskState(reply[1].decode()), reply[2]
+        if reply[0] == Code.FINAL and not _is_reported(release, document):
+            raise _already_final(release.uuid, reply)
+        return Changed(release.uuid, reply[0] != Code.FINAL, state, document)
+
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
-        command = scripts.TAKE_TURN.command(naming.sweep_turn_key(), sweeper, turn_ms, repeatable=True)
-        return bool(await self._link.send(command))
+        return await self._take_turn(naming.sweep_turn_key(), sweeper, turn_ms)
+
+    async def take_upload_turn(self, cleaner: str, turn_ms: int) -> bool:
+        """The same for files that no task needs any more."""
+        return await self._take_turn(naming.upload_turn_key(), cleaner, turn_ms)
+
+    async def _take_turn(self, key: str, asker: str, turn_ms: int) -> bool:
+        return bool(await self._aside.send(scripts.TAKE_TURN.command(key, asker, turn_ms, repeatable=True)))
 
     async def sweep_leases(self) -> int:
         """Requeues or fails tasks whose lease ran out; how many."""
@@ -284,30 +374,52 @@ class Transitions:
             command = scripts.REPORT_PRESENCE.command(
                 naming.queues_key(), process, ttl_ms, kind, *words, repeatable=True
             )
-            await self._link.send(command)
+            await self._aside.send(command)
 
     async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
-        return int(await self._link.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
+        return int(await self._aside.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
 
-    async def _requeue(
-        self, uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None
-    ) -> Code:
-        reply = await self._link.send(
-            scripts.REQUEUE_TASK.command(
-                naming.task_key(uuid),
-                uuid,
-                lease,
-                _flag(failed),
-                delay_ms,
-                completion.error if completion else "",
-                "",
-                repeatable=False,
-            )
-        )
-        _raise_lost(reply[0], uuid)
+    async def _let_go(self, release: Release) -> Code:
+        reply = await self._link.send(_requeue(release, wants_document=False))
+        _raise_lost(reply[0], release.uuid)
         if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply)
+            raise _already_final(release.uuid, reply)
         return Code(reply[0])
+
+
+def _requeue(release: Release, *, wants_document: bool = True) -> Command:
+    return scripts.REQUEUE_TASK.command(
+        naming.task_key(release.uuid),
+        release.uuid,
+        release.lease,
+        _flag(release.has_failed),
+        release.delay_ms,
+        release.error,
+        _flag(wants_document),
+        "" if release.longest_delay_ms is None else release.longest_delay_ms,
+        repeatable=False,
+    )
+
+
+def _defer(uuid: str, lease: str, *, expires_ms: int | None = None, wants_document: bool = False) -> Command:
+    return scripts.DEFER_TASK.command(
+        naming.task_key(uuid),
+        uuid,
+        lease,
+        _flag(wants_document),
+        "" if expires_ms is None else expires_ms,
+        repeatable=False,
+    )
+
+
+def _is_reported(release: Release, document: bytes) -> bool:
+    """Whether a task has ended as its worker's last error would end it."""
+    return release.has_failed and is_outcome_of(document, Completion(state=TaskState.FAILED, error=release.error))
+
+
+def _forget_outcome(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _read_claimed(row: list[Any]) -> Claimed:
@@ -320,6 +432,7 @@ def _read_claimed(row: list[Any]) -> Claimed:
         created_ms=int(row[5]),
         expires_ms=int(row[6]),
         payload=row[7],
+        document=row[8] if len(row) > 8 else None,
     )
 
 
@@ -348,6 +461,16 @@ _ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been ca
 
 def _queue_full(queue: str, most: int) -> QueueFullError:
     return QueueFullError(f"The queue {queue} is full: at most {most} of its tasks may be pending. Try again later.")
+
+
+def _document(reply: Reply, place: int) -> bytes | None:
+    """The task JSON of an answer; one that was not asked for is not there."""
+    return reply[place] if len(reply) > place else None
+
+
+def _broken(reply: Reply) -> StoreError:
+    reason = reply[1].decode("utf-8", "replace") if len(reply) > 1 else "no reason given"
+    return StoreError(f"A script failed, probably on a damaged key: {reason}.")
 
 
 def _flag(value: bool) -> str:

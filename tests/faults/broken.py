@@ -28,12 +28,12 @@ if lease ~= '' and tonumber(record.attempt) == 1 then
   return redis.error_reply('ERR the outcome was lost on its way into the store')
 end
 """
-    _patch_script("finish_task.lua", stored, announced + stored)
+    _patch_script("finish_tasks.lua", stored, announced + stored)
 
 
 def settle_without_the_lease_check() -> None:
     """Whoever has run a task may end it, whatever has become of its lease."""
-    _patch_script("finish_task.lua", "lease ~= '' and record.lease ~= lease", "false")
+    _patch_script("finish_tasks.lua", "lease ~= '' and record.lease ~= lease", "false")
 
 
 def read_before_subscribing() -> None:

@@ -107,7 +107,7 @@ class Reader:
                 self._run(block)
             case "sh hold" | "sh serve":
                 self._run_in_background(block)
-            case "python":
+            case "python" | "shell":
                 (self._folder / block.note).write_text(self._localized(block.text))
             case "text" | "json":
                 compare = is_as_shown if block.kind == "text" else is_json_as_shown
@@ -190,11 +190,17 @@ class Reader:
 
     def _has_its_task(self, command: str) -> bool:
         """Whether the task of a held call is there: a reader is slower than that, this program is not. It is named by
-        `uuid=`, or, in the reader's own application, by the end of the path."""
+        `uuid=`, or, in the reader's own application, by the end of the path.
+
+        A held watch that names its version needs nothing to be there: it misses no publish.
+        """
         found = _url.search(command)
         assert found is not None, command
         address = urlsplit(found[0])
-        uuid = parse_qs(address.query).get("uuid", [address.path.rpartition("/")[2]])[0]
+        fields = parse_qs(address.query)
+        if "version" in fields:
+            return True
+        uuid = fields.get("uuid", [address.path.rpartition("/")[2]])[0]
         url = self._environment["BROKER_URL"] + "/queryTaskState"
         return httpx.get(url, params={"uuid": uuid}, trust_env=False).status_code == 200
 

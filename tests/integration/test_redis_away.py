@@ -373,8 +373,11 @@ async def test_a_claim_whose_reply_was_lost_is_not_sent_again(own: OwnDeployment
     async with Proxy(own.server.url) as proxy:
         api = own.api()
         await asyncio.to_thread(own.worker, proxy.url, lease_s="1")
-        await until(lambda: own.store.pubsub_numpat() > 0, "the worker listens")
         async with SwiftHttp(api.url) as http:
+            # From then on it claims when its bell rings, and by itself a second later: no other claim is on its way.
+            echo = {"queue": "test-echo", "payload": 1, "wait": LONG_WAIT_S}
+            for _ in range(2):
+                assert (await http.post("/createTask", echo)).document["result"] == 1
             proxy.keep_replies()
             payload = {"folder": str(tmp_path), "number": 7}
             request = {"queue": "test-log", "uuid": "t", "payload": payload, "wait": LONG_WAIT_S}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from importlib import resources
 from typing import Any, Final
 
 import redis
@@ -34,6 +36,32 @@ DEADLINE_S: Final = 15.0
 POLL_S: Final = 0.005
 _FENCE: Final = "test:fence"
 _VALUES: Final = ("payload", "result", "error", "progress", "last_error")
+
+RECORD_FIELDS: Final = tuple(
+    re.findall(r"(\w+) = f\[\d+\]", resources.files("broker.store").joinpath("lua/fragments/record.lua").read_text())
+)
+"""The fields of a record in their order."""
+READ_FIELDS: Final = f"""
+local names = {{ {", ".join(f"'{name}'" for name in RECORD_FIELDS)} }}
+local function fields_of(key)
+  local text, flat = redis.call('GET', key), {{}}
+  local found = text and cmsgpack.unpack(text) or {{}}
+  for i, name in ipairs(names) do
+    local value = found[i]
+    if value then
+      flat[#flat + 1] = name
+      flat[#flat + 1] = type(value) == 'number' and string.format('%d', value) or tostring(value)
+    end
+  end
+  return flat
+end
+"""
+"""Lua: fields_of(key) is a record as names and texts, those that are absent left out."""
+PUT_FIELD: Final = """
+local found = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+found[tonumber(ARGV[1])] = ARGV[2]
+redis.call('SET', KEYS[1], cmsgpack.pack(found))
+"""
 
 Message = tuple[str, str]
 """Channel and text."""
@@ -184,18 +212,18 @@ class Store:
 
     def record(self, uuid: str = "t") -> dict[str, str]:
         """The fields of the record that are no values."""
-        fields = self._hash(naming.task_key(uuid))
+        fields = self._fields(uuid)
         return {name: text for name, text in fields.items() if name not in _VALUES and name != "large"}
 
     def values(self, uuid: str = "t") -> dict[str, str]:
         """The stored values: short ones are part of the record, which has the last word."""
-        fields = self._hash(naming.task_key(uuid))
+        fields = self._fields(uuid)
         short = {name: text for name, text in fields.items() if name in _VALUES}
         return {**self._hash(naming.values_key(uuid)), **short}
 
-    def encoding(self, uuid: str = "t") -> str:
-        """How the server keeps the record."""
-        return str(self.raw.object("ENCODING", naming.task_key(uuid)))
+    def put_field(self, name: str, text: str, uuid: str = "t") -> None:
+        """Writes into a record from outside."""
+        self.raw.eval(PUT_FIELD, 1, naming.task_key(uuid), RECORD_FIELDS.index(name) + 1, text)
 
     def indexes(self, uuid: str = "t", queue: str = QUEUE) -> set[str]:
         """Which indexes hold the task."""
@@ -237,6 +265,10 @@ class Store:
         """How many tasks of a queue are said to be running, deferred and delayed; those that are none left out."""
         fields = self._hash(naming.queue_key(queue))
         return {name: int(text) for name, text in fields.items() if name != "seen" and text != "0"}
+
+    def _fields(self, uuid: str) -> dict[str, str]:
+        flat: Any = self.raw.eval(READ_FIELDS + "return fields_of(KEYS[1])", 1, naming.task_key(uuid))
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def _hash(self, key: str) -> dict[str, str]:
         return dict(self.raw.hgetall(key))  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def creation_of(hub: FakeHub, wait_s: float = 20) -> Creation:
 
 
 def reply(code: Code, uuid: bytes = b"t", state: bytes = b"pending") -> list[object]:
-    return [code, uuid, b"seal", state, b"0", b"1795198489995", b"1795198499995", None]
+    return [code, uuid, b"seal", state, 0, 1795198489995, 1795198499995]
 
 
 def known(creation: Creation) -> asyncio.Task[object]:
@@ -60,14 +60,16 @@ async def bounded(creation: Creation) -> object:
         return await creation.created()
 
 
+CREATED = [Code.CREATED, 1795198489995]
 OUTAGE = StoreUnavailableError("away")
 
 
 async def test_the_reply_confirms_the_wait(hub: FakeHub) -> None:
     creation = creation_of(hub)
     assert len(hub.handed) == 1
-    creation.succeed(reply(Code.CREATED))
-    assert (creation.waiter.is_confirmed, creation.waiter.seal) == (True, "seal")
+    seal = creation.waiter.seal
+    creation.succeed(CREATED)
+    assert (creation.waiter.is_confirmed, creation.waiter.seal) == (True, seal)
     assert not creation.waiter.deferred.is_settled
     assert (await creation.created()).is_new
 
@@ -110,7 +112,7 @@ async def test_the_reply_comes_after_the_wait(hub: FakeHub) -> None:
     creation.waiter.deferred.expire()
     asking = known(creation)
     await asyncio.sleep(0)
-    creation.succeed(reply(Code.CREATED))
+    creation.succeed(CREATED)
     assert (await asking) is not None
 
 
@@ -141,5 +143,5 @@ async def test_a_reply_whose_caller_has_left_harms_nothing(hub: FakeHub, fails: 
     if fails:
         creation.fail(OUTAGE)
     else:
-        creation.succeed(reply(Code.CREATED))
+        creation.succeed(CREATED)
     assert not creation.is_abandoned

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from broker import handlers
+from broker import handlers, requests
 from broker.requests import DEFAULT_MAX_ATTEMPTS
 from broker.settings import ENVIRONMENT_PREFIX, Settings
 from broker_services.api.operations import OPERATIONS
 from broker_services.api.problems import PROBLEMS
 from broker_services.api_keys import SCOPES
+from broker_services.cli.bench.command import SCENARIO_NAMES
 from broker_services.cli.main import cli
 from broker_services.worker import git_process
 from tests.support.readme import LANGUAGES, README, ROOT, Readme
@@ -115,7 +116,7 @@ def test_every_field_is_in_its_row(readme: Readme) -> None:
     [
         (r"`timeout`\*\*[ （(]+(\d+)", handlers.DEFAULT_TIMEOUT_S),
         (r"`concurrency`[ （(]+(\d+)", handlers.DEFAULT_CONCURRENCY),
-        (r"1[,、] ?2[,、] ?4 \W* ?(\d+)", handlers.BACKOFF_MOST_S),
+        (r"1[,、] ?2[,、] ?4 \W* ?(\d+)", requests.BACKOFF_MOST_S),
         (r"(?:else|否则为) (\d+)[.。]", DEFAULT_MAX_ATTEMPTS),
         (r"`git-timeout` \| \D+(\d+)", git_process.TIME_LIMIT_S),
     ],
@@ -142,7 +143,8 @@ def commands() -> list[click.Command]:
 
 
 def test_codes_of_the_createbranch_worker_are_complete(readme: Readme) -> None:
-    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2} - set(SCOPES)
+    listed = {row[0].strip("`") for row in readme.rows(r"`[a-z-]+`") if len(row) == 2}
+    listed -= {*SCOPES, *SCENARIO_NAMES}
     sources = "".join(source.read_text() for source in CREATEBRANCH.glob("*.py"))
     assert listed == set(re.findall(r'\bcode="([a-z-]+)"', sources))
 
@@ -162,7 +164,11 @@ def test_every_scope_is_in_the_table_with_its_operations(readme: Readme) -> None
     assert rows == {scope: {operation.name for operation in OPERATIONS if operation.scope == scope} for scope in SCOPES}
 
 
+def test_every_scenario_of_bench_is_in_the_table(readme: Readme) -> None:
+    assert set(SCENARIO_NAMES) <= {row[0].strip("`") for row in readme.rows("`[a-z]+`")}
+
+
 def test_only_known_kinds_of_blocks(readme: Readme) -> None:
     known = {"", "sh", "sh dev", "sh test", "sh docker", "sh hold", "sh serve"}
-    known |= {"text", "json", "json held", "json served", "python"}
+    known |= {"text", "json", "json held", "json served", "python", "shell"}
     assert {block.kind for block in readme.blocks} <= known

@@ -45,7 +45,7 @@ async def open_hub(store: Store, closing: AsyncExitStack) -> OpenHub:
     async def opened(url: str, queries: Queries | None = None) -> ResponseHub:
         queries = queries or store.queries
         subscriptions = Subscriptions(
-            Topology.from_url(url), name="h", queries=queries, scripts=(scripts.CREATE_TASK.source,)
+            Topology.from_url(url), name="h", queries=queries, scripts=(scripts.CREATE_TASKS.source,)
         )
         hub = ResponseHub(subscriptions, queries)
         await subscriptions.open()

@@ -23,7 +23,7 @@ def test_each_setting_has_a_variable() -> None:
         "git_root": "elsewhere",
         "get_writes": "off",
         "queue_full": "drop-oldest",
-        **dict.fromkeys(("max_waiters", "queue_max_pending"), "9"),
+        **dict.fromkeys(("max_waiters", "queue_max_pending", "namespaces_max"), "9"),
         **dict.fromkeys(("wait_default_s", "wait_max_s", "lease_s", "task_ttl_s", "retention_s", "drain_s"), "7"),
     }
     settings = Settings.from_environment({f"BROKER_{name.upper()}": text for name, text in texts.items()})

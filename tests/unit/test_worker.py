@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from broker import executor as executor_module
-from broker import naming
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
 from broker.handlers import Handler
@@ -693,7 +692,7 @@ async def test_a_lease_that_is_lost_is_counted(redis_url: str, store: Store, wor
     async with running(worker, redis_url, lease_s=0.3):
         await store.create()
         await until(lambda: crowd.present == 1, "it runs")
-        store.raw.hset(naming.task_key("t"), "lease", "99.elsewhere")
+        store.put_field("lease", "99.elsewhere")
         await until(lambda: crowd.present == 0, "its handler is stopped")
     assert worker.measures.leases_lost == 1
     assert executions(worker) == {("q", "ended-elsewhere"): 1}

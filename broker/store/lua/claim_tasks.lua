@@ -3,47 +3,42 @@
 -- lease `<fence>.<secret>`: the fence is a counter that never repeats, the secret keeps the lease from being guessed.
 --
 -- KEYS[1]   the first queue's pending key
--- ARGV      1 worker   2 secret   3 lease ms   then, a queue each: queue, most tasks, max attempts where the task
---           names none
--- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false}
+-- ARGV      1 worker   2 secret   3 lease ms   4 most tasks in all   5 "1" when each should carry its task JSON
+--           then, a queue each: queue, most tasks, max attempts where the task names none
+-- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
+--           where it is wanted}
 --
--- @include clock integer record settle queue
-local worker, secret, now = ARGV[1], ARGV[2], now_ms()
-local now_text, lease_end = integer(now), integer(now + ARGV[3])
-local claimed, leases = {}, {}
+-- @include clock integer record settle changes
+local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
+local lease_end = integer(now + ARGV[3])
+local claimed = {}
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
 local most_looks = 1000
 
 local function read_claimable(uuid)
-  local found = redis.call('HMGET', TASK .. uuid, 'state', 'attempt', 'created', 'expires', 'max_attempts', 'size',
-    'payload')
-  if found[1] ~= 'pending' then
+  local record = read_record(uuid)
+  if not record or record.state ~= 'pending' or expire_if_over(uuid, record, now) then
     return nil
   end
-  if now >= tonumber(found[4]) then
-    expire_if_over(uuid, read_record(uuid), now)
-    return nil
-  end
-  return found
+  return record
 end
 
 local function claim(uuid, queue, fence, max_attempts)
-  local found = read_claimable(uuid)
-  if not found then
+  local record = read_claimable(uuid)
+  if not record then
     return
   end
-  local attempt = found[2] + 1
-  local lease = fence .. '.' .. secret
-  redis.call('HSET', TASK .. uuid, 'state', 'running', 'attempt', integer(attempt), 'started', now_text, 'lease', lease,
-    'worker', worker, 'max_attempts', found[5] or max_attempts)
-  leases[#leases + 1] = lease_end
-  leases[#leases + 1] = uuid
-  local payload = found[7] or (found[6] ~= '0' and redis.call('HGET', VALUES .. uuid, 'payload'))
-  claimed[#claimed + 1] = { uuid, queue, attempt, lease, lease_end, found[3], found[4], payload }
+  record.state, record.attempt, record.started = 'running', record.attempt + 1, now
+  record.lease, record.worker = integer(fence) .. '.' .. secret, worker
+  record.max_attempts = record.max_attempts or tonumber(max_attempts)
+  write_record(uuid, record)
+  index(LEASES, uuid, lease_end)
+  claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
+    read_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
 end
 
 local function pop_from(queue, wanted, max_attempts)
-  local goal = #claimed + wanted
+  local goal = math.min(#claimed + wanted, most)
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
   while #claimed < goal and most_looks > 0 do
     local popped = redis.call('ZPOPMIN', PENDING .. queue, math.min(goal - #claimed, most_looks))
@@ -66,10 +61,8 @@ local function claim_from(queue, wanted, max_attempts)
   end
 end
 
-for i = 4, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
   claim_from(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2])
 end
-if #leases > 0 then
-  redis.call('ZADD', LEASES, unpack(leases))
-end
+write_changes()
 return claimed

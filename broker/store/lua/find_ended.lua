@@ -4,10 +4,11 @@
 -- KEYS[1]   the first record's key
 -- ARGV      uuids
 -- returns   the uuids among them whose record is terminal or missing
+-- @include record
 local ended = {}
 for _, uuid in ipairs(ARGV) do
-  local state = redis.call('HGET', TASK .. uuid, 'state')
-  if state ~= 'pending' and state ~= 'running' then
+  local record = read_record(uuid)
+  if not record or not is_open(record) then
     ended[#ended + 1] = uuid
   end
 end

@@ -14,20 +14,16 @@ local below = ARGV[1] == '+inf' and ARGV[1] or '(' .. ARGV[1]
 local places = redis.call('ZREVRANGEBYSCORE', KEYS[1], below, '-inf', 'WITHSCORES', 'LIMIT', 0, wanted)
 local page, bytes, looked = { false, 0 }, 0, 0
 
-local function is_wanted(uuid)
-  local found = redis.call('HMGET', TASK .. uuid, 'queue', 'state')
-  return (queue == '' or found[1] == queue) and (state == '' or found[2] == state)
+local function is_wanted(record)
+  return record and (queue == '' or record.queue == queue) and (state == '' or record.state == state)
 end
 
-local function add(uuid)
-  local record = read_record(uuid)
-  if record then
-    local document = task_json(uuid, record)
-    bytes = bytes + #document
-    page[#page + 1] = uuid
-    page[#page + 1] = record.state
-    page[#page + 1] = document
-  end
+local function add(uuid, record)
+  local document = task_json(uuid, record)
+  bytes = bytes + #document
+  page[#page + 1] = uuid
+  page[#page + 1] = record.state
+  page[#page + 1] = document
 end
 
 local function is_full()
@@ -37,8 +33,9 @@ end
 while looked < #places / 2 and not is_full() do
   local uuid = places[2 * looked + 1]
   looked = looked + 1
-  if is_wanted(uuid) then
-    add(uuid)
+  local record = read_record(uuid)
+  if is_wanted(record) then
+    add(uuid, record)
   end
 end
 if looked == wanted or looked < #places / 2 then

@@ -6,7 +6,7 @@
 -- returns   a list of {queue, claimable, running, deferred, delayed, age of the oldest claimable task in ms or false,
 --           workers, waiters}
 --
--- @include clock integer enqueue presence
+-- @include clock integer record enqueue presence
 local now = now_ms()
 
 local function oldest(queue)
@@ -24,15 +24,14 @@ end
 
 local function age_of_oldest(queue)
   local uuid = oldest(queue)
-  local created = uuid and redis.call('HGET', TASK .. uuid, 'created')
-  return created and math.max(0, now - created)
+  local record = uuid and read_record(uuid)
+  return record and math.max(0, now - record.created)
 end
 
 local function numbers(queue)
   local claimable = redis.call('ZCARD', PENDING .. queue)
   local counts = redis.call('HMGET', QUEUE .. queue, 'running', 'deferred', 'delayed')
-  local workers = count_present(WORKERS .. queue, now)
-  local _, waiters = count_present(WAITERS .. queue, now)
+  local workers, waiters = sum_present(WORKERS .. queue, now), sum_present(WAITERS .. queue, now)
   return { queue, claimable, tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
     claimable > 0 and age_of_oldest(queue) or false, workers, waiters }
 end

@@ -8,7 +8,7 @@
 -- returns   {CREATED | ATTACHED, uuid, queue, seal, state, task JSON} of the new task, {FINAL, state, task JSON} when
 --           it ended otherwise, {CONFLICT, state} while it is open, {FULL, queue} or {NOT_FOUND}
 --
--- @include clock integer record task_json admit register
+-- @include clock integer record task_json admit register changes
 local origin, uuid, idempotency = ARGV[1], ARGV[2], ARGV[4]
 
 local function reply(code, new_uuid, record)
@@ -31,6 +31,7 @@ local now = now_ms()
 if is_open(old) and not expire_if_over(origin, old, now) then
   return { CONFLICT, old.state }
 end
+write_changes()
 if old.state ~= 'failed' and old.state ~= 'expired' then
   return { FINAL, old.state, task_json(origin, old) }
 end
@@ -39,27 +40,17 @@ if not admit(old.queue, old.priority, tonumber(ARGV[5]), ARGV[6] == '1', now) th
 end
 
 local record = {
-  queue = old.queue, state = 'pending', attempt = '0', priority = old.priority,
-  seq = integer(redis.call('INCR', SEQUENCE)), created = integer(now), expires = integer(now + old.expires - old.created),
-  retention = old.retention, seal = ARGV[3], fingerprint = old.fingerprint, size = old.size,
-  max_attempts = old.max_attempts, idempotency = idempotency ~= '' and idempotency or nil,
+  queue = old.queue, state = 'pending', attempt = 0, priority = old.priority, seq = next_sequence(1), created = now,
+  expires = now + old.expires - old.created, retention = old.retention, seal = ARGV[3], fingerprint = old.fingerprint,
+  size = old.size, max_attempts = old.max_attempts, idempotency = idempotency ~= '' and idempotency or nil,
+  retry_of = origin,
 }
-local fields = {}
-for name, text in pairs(record) do
-  fields[#fields + 1] = name
-  fields[#fields + 1] = text
-end
 local payload = read_value(origin, old, 'payload')
-if payload then add_value(fields, uuid, 'payload', payload) end
-record.retry_of = #origin <= INLINE_MAX_BYTES and origin or ''
-fields[#fields + 1] = 'retry_of'
-fields[#fields + 1] = record.retry_of
-if record.retry_of == '' then
-  redis.call('HSET', VALUES .. uuid, 'retry_of', origin)
-end
-register(uuid, record, fields)
+if payload then set_value(uuid, record, 'payload', payload) end
+register(uuid, record)
 if idempotency ~= '' then
   redis.call('SET', IDEMPOTENCY .. idempotency, uuid)
 end
-make_claimable(uuid, record)
+make_ready(uuid, record)
+write_changes()
 return reply(CREATED, uuid, record)

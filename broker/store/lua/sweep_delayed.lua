@@ -5,15 +5,17 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record enqueue
+-- @include clock record enqueue changes
 local uuids = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
 for _, uuid in ipairs(uuids) do
-  redis.call('ZREM', DELAYED, uuid)
+  index(DELAYED, uuid, false)
   local record = read_record(uuid)
   if record and record.state == 'pending' then
-    redis.call('HDEL', TASK .. uuid, 'due')
+    record.due = nil
+    write_record(uuid, record)
     count(record.queue, 'delayed', -1)
     make_claimable(uuid, record)
   end
 end
+write_changes()
 return #uuids

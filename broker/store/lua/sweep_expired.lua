@@ -5,7 +5,7 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record settle
+-- @include clock record settle changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, uuid in ipairs(uuids) do
@@ -13,7 +13,8 @@ for _, uuid in ipairs(uuids) do
   if record and is_open(record) then
     expire_if_over(uuid, record, now)
   else
-    redis.call('ZREM', EXPIRING, uuid)
+    index(EXPIRING, uuid, false)
   end
 end
+write_changes()
 return #uuids

@@ -5,7 +5,7 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record settle requeue
+-- @include clock record settle requeue changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, ARGV[1])
 
@@ -18,13 +18,14 @@ end
 for _, uuid in ipairs(uuids) do
   local record = read_record(uuid)
   if not record or not record.lease then
-    redis.call('ZREM', LEASES, uuid)
+    index(LEASES, uuid, false)
   elseif not expire_if_over(uuid, record, now) then
-    if tonumber(record.attempt) >= tonumber(record.max_attempts) then
+    if record.attempt >= record.max_attempts then
       settle(uuid, record, now, 'failed', nil, exhausted(uuid, record))
     else
       requeue(uuid, record, record.attempt, nil)
     end
   end
 end
+write_changes()
 return #uuids

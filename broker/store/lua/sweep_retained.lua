@@ -6,37 +6,45 @@
 -- ARGV      1 most tasks to keep   2 most bytes to keep   3 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record forget
+-- @include clock record forget changes
 local now, most_tasks, most_bytes, batch = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function forget_if_ended(uuid)
   local record = read_record(uuid)
   if record and not is_open(record) then
     forget(uuid, record)
-  else
-    -- An entry without an ended task, whatever went wrong: an open task is somebody's work.
-    redis.call('ZREM', RETAINED, uuid)
-    redis.call('ZREM', ENDED, uuid)
+    return record.kept
   end
+  -- An entry without an ended task, whatever went wrong: an open task is somebody's work.
+  index(RETAINED, uuid, false)
+  index(ENDED, uuid, false)
+  return 0
 end
 
-local function are_too_many()
-  return redis.call('ZCARD', ENDED) > most_tasks or tonumber(redis.call('GET', RETAINED_BYTES) or 0) > most_bytes
+local function forget_oldest(most)
+  local tasks = redis.call('ZCARD', ENDED)
+  local bytes = tonumber(redis.call('GET', RETAINED_BYTES) or 0)
+  local oldest = (tasks > most_tasks or bytes > most_bytes) and redis.call('ZRANGE', ENDED, 0, most - 1) or {}
+  local handled = 0
+  while handled < #oldest and (tasks > most_tasks or bytes > most_bytes) do
+    handled = handled + 1
+    tasks, bytes = tasks - 1, bytes - forget_if_ended(oldest[handled])
+  end
+  write_changes()
+  if tasks == 0 and bytes > most_bytes then
+    -- No ended task is left, so none takes any bytes.
+    redis.call('DEL', RETAINED_BYTES)
+  end
+  return handled
 end
 
 local due = redis.call('ZRANGEBYSCORE', RETAINED, '-inf', now, 'LIMIT', 0, batch)
 for _, uuid in ipairs(due) do
   forget_if_ended(uuid)
 end
+write_changes()
 local handled = #due
-while handled < batch and are_too_many() do
-  local oldest = redis.call('ZRANGE', ENDED, 0, 0)[1]
-  if not oldest then
-    -- No ended task is left, so none takes any bytes.
-    redis.call('DEL', RETAINED_BYTES)
-    break
-  end
-  forget_if_ended(oldest)
-  handled = handled + 1
+if handled < batch then
+  handled = handled + forget_oldest(batch - handled)
 end
 return handled

@@ -9,6 +9,8 @@
 -- ARGV      1 uuid   2 "1" when the caller chose the uuid   3 queue   4 payload fingerprint   5 who asks
 --           6 how long the marker stands, ms ("0": this caller will not wait)   7 idempotency digest ("" for none)
 -- returns   {FREE | WAITED, uuid of the task}
+--
+-- @include record
 local uuid, chosen, queue, fingerprint, idempotency = ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4], ARGV[7] or ''
 
 local markers = {}
@@ -26,9 +28,8 @@ end
 if chosen then
   -- A uuid that was made just now is known to nobody who could wait for it.
   markers[#markers + 1] = EXCLUSIVE .. uuid
-  local record = redis.call('HMGET', TASK .. uuid, 'state', 'queue', 'fingerprint')
-  local state = record[1]
-  if state and ((state ~= 'pending' and state ~= 'running') or record[2] ~= queue or record[3] ~= fingerprint) then
+  local record = read_record(uuid)
+  if record and (not is_open(record) or record.queue ~= queue or record.fingerprint ~= fingerprint) then
     return { FREE, uuid }
   end
   if redis.call('PUBSUB', 'NUMSUB', queue .. RESPONSE .. uuid)[2] > 0 then

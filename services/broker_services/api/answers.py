@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
+
+from broker_services.api.asgi import Send
 
 Header = tuple[bytes, bytes]
 
@@ -15,10 +18,16 @@ VARY: Final[Header] = (b"vary", b"Accept-Language")
 COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store"))
 
 
+_WITHOUT_BODY: Final = (204, 304)
+
+
 class Answer:
     """What a call gives back; `asgi_headers` adds what every answer carries."""
 
     __slots__ = ("body", "content_type", "etag", "headers", "problem", "status")
+
+    on_lost: Callable[[], None] | None = None
+    """Called when nobody heard of the answer; see `FollowedAnswer`."""
 
     def __init__(
         self,
@@ -43,9 +52,26 @@ class Answer:
             headers = [*COMMON_HEADERS, *self.headers]
         else:
             headers = [VARY, (b"cache-control", b"no-cache"), (b"etag", self.etag), *self.headers]
-        if self.status != 304:
+        if self.status not in _WITHOUT_BODY:
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
+
+    async def write(self, send: Send) -> None:
+        """Sends it by ASGI."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.asgi_headers()})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class FollowedAnswer(Answer):
+    """A JSON answer that somebody must hear of: `on_lost` is called when its caller was gone before it was sent."""
+
+    __slots__ = ("on_lost",)
+
+    def __init__(
+        self, status: int, body: bytes, headers: Sequence[Header] = (), *, on_lost: Callable[[], None]
+    ) -> None:
+        super().__init__(status, body, headers)
+        self.on_lost = on_lost
 
 
 def json_answer(document: Any, status: int = 200) -> Answer:
@@ -63,3 +89,11 @@ def etag_matches(if_none_match: str, etag: bytes) -> bool:
     if if_none_match.strip() == "*":
         return True
     return etag.decode() in (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))
+
+
+_tag = re.compile(r'(?:W/)?"([!#-~]{1,128})"')
+
+
+def etag_versions(if_none_match: str) -> list[str]:
+    """The listed tags, without their quotes; what is no tag of ours is left out."""
+    return _tag.findall(if_none_match)

@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 
 from broker import Broker
 from broker.measures import Histogram
+from broker.watch import Watches
 from broker_services import metrics
 from broker_services.api.measures import ApiMeasures
 from broker_services.metrics import Labelled
@@ -24,6 +25,7 @@ def api_metrics(broker: Broker, measures: ApiMeasures) -> Iterator[Metric]:
         measures: What it counted of its calls.
     """
     yield from _hub(broker)
+    yield from _watches(broker.watches)
     yield from _calls(measures)
     yield from metrics.links(broker.links)
 
@@ -39,6 +41,13 @@ def _hub(broker: Broker) -> Iterator[Metric]:
         "broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.subscriptions.is_delivering
     )
     yield metrics.gauge("broker_held_waits", "Calls held now.", hub.held)
+    yield metrics.gauge("broker_event_streams", "Streams of open tasks among them.", broker.event_streams.held)
+    yield metrics.gauge("broker_held_claims", "Claims held now.", broker.claiming.waiting)
+    yield metrics.counter(
+        "broker_claims_returned",
+        "Tasks given back since their claimer was gone before it heard of them.",
+        broker.claiming.returned,
+    )
     yield metrics.gauge(
         "broker_channels_desired", "Channels that somebody waits on, or did just now.", hub.subscriptions.desired
     )
@@ -49,6 +58,16 @@ def _hub(broker: Broker) -> Iterator[Metric]:
     )
     yield metrics.counter(
         "broker_waits_rescued", "Waits ended by looking again, since their message was lost; 0 in health.", hub.rescued
+    )
+
+
+def _watches(watches: Watches) -> Iterator[Metric]:
+    yield metrics.gauge("broker_held_watches", "Watches held now.", watches.held)
+    yield metrics.gauge("broker_watched_namespaces", "Namespaces that they watch.", watches.namespaces)
+    yield metrics.counter(
+        "broker_publishes_missed",
+        "Changes found by looking, since their message was lost; 0 in health.",
+        watches.missed,
     )
 
 
@@ -74,6 +93,7 @@ def _calls(measures: ApiMeasures) -> Iterator[Metric]:
         ("operation", "queue", "state"),
         measures.outcomes.items(),
     )
+    yield metrics.counter("broker_events_sent", "Events of tasks that were written to streams.", measures.events_sent)
     yield _durations("broker_answer_seconds", "Duration of calls that were not held.", measures.answers)
     yield _durations("broker_hold_seconds", "Duration of calls that were held.", measures.holds)
 

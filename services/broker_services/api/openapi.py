@@ -24,6 +24,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Prefer": "`wait=N`: seconds to hold (RFC 7240); the body's `wait` beats it.",
     "Accept-Language": "`zh` for Chinese messages.",
     "If-None-Match": "The ETag of the last answer: 304 when nothing has changed.",
+    "Last-Event-ID": "The `id` of the last event that was seen: what followed it comes first.",
     "Location": "Where to ask for the task.",
     "Retry-After": "Seconds until asking again makes sense.",
     "Preference-Applied": "The `Prefer` that was followed.",
@@ -156,6 +157,9 @@ def _raw_parameters(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _is_plain(member: Mapping[str, Any]) -> bool:
     """Whether a member is a word or a number in the query; any other is JSON text."""
+    if member.get("type") == "array":
+        # Repeated: that is how OpenAPI writes a list in a query unless told otherwise.
+        return _is_plain(member["items"])
     options = member.get("anyOf", [member])
     plain = ("string", "number", "integer", "boolean", "null")
     return all(option.get("type") in plain or "enum" in option for option in options)
@@ -166,6 +170,8 @@ def _request_body(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema}
     if operation.example:
         content["example"] = dict(operation.example)
+    if operation.form:
+        return {"content": {"multipart/form-data": {"schema": schema}}}
     others: dict[str, Any] = {name: {"schema": {"type": "object"}} for name in RAW_FORMS} if operation.raw else {}
     return {"content": {"application/json": content, **others}}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -52,11 +52,43 @@ class ChangedTask(Task, kw_only=True):
     changed: Annotated[bool, Meta(description="False when it had ended with the same outcome already.")]
 
 
+class ClaimedTask(Task, kw_only=True):
+    """A task to work on."""
+
+    lease: Annotated[str, Meta(description="The right to renew and to end it; nobody else knows it.")]
+    lease_expires_at: Time
+    payload: Annotated[Any, Meta(description="As its creator sent it; absent when there was none.")] = None
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """What a claim has got."""
+
+    tasks: list[ClaimedTask]
+
+
+class Heartbeat(msgspec.Struct, kw_only=True):
+    """Whether a task is still its worker's."""
+
+    cancelled: Annotated[bool, Meta(description="True when somebody else has ended it: stop working on it.")]
+    lease_expires_at: Time | None = None
+    state: Annotated[TaskState | None, Meta(description="How it has ended.")] = None
+
+
 class Tasks(msgspec.Struct, kw_only=True):
     """A page of tasks."""
 
     items: list[Task]
     cursor: Annotated[str | None, Meta(description="Where the next page begins; absent at the end.")] = None
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """One event of a stream."""
+
+    id: Annotated[str, Meta(description="Its place; `Last-Event-ID` goes on behind it.")]
+    event: Literal["progress", "state", "reset"]
+    data: Annotated[
+        Any, Meta(description="The value with `progress`, else the task; in server-sent events as JSON text.")
+    ]
 
 
 class Queue(msgspec.Struct, kw_only=True):
@@ -70,7 +102,9 @@ class Queue(msgspec.Struct, kw_only=True):
     oldest_pending_age: Annotated[
         float | None, Meta(description="Seconds since the creation of the oldest claimable task; null without any.")
     ]
-    workers: Annotated[int, Meta(description="Worker processes; one that died counts for some ten seconds more.")]
+    workers: Annotated[
+        int, Meta(description="Worker processes, and claims held over HTTP; what died counts for ten seconds more.")
+    ]
     waiters: Annotated[int, Meta(description="Calls held for tasks of the queue, some two seconds ago.")]
     limits: Annotated[None, Meta(description="Reserved.")] = None
 
@@ -79,6 +113,22 @@ class Queues(msgspec.Struct, kw_only=True):
     """The queues that are in use, by name."""
 
     items: list[Queue]
+
+
+class Published(msgspec.Struct, kw_only=True):
+    """What a namespace holds; without `value` and `changed_at` where nothing is published."""
+
+    namespace: str
+    version: Annotated[str, Meta(description="Names this publish; compare it with `!=`. `0`: nothing is published.")]
+    value: Any = None
+    changed_at: Time | None = None
+
+
+class Publication(msgspec.Struct, kw_only=True):
+    """A publish that is stored."""
+
+    namespace: str
+    version: str
 
 
 class Health(msgspec.Struct):

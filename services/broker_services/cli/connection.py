@@ -25,7 +25,7 @@ class Connection:
         self.url = url
         self.api_key = api_key
         self.language = language
-        self._as_json = as_json
+        self.as_json = as_json
 
     def ask(self, question: Callable[[BrokerClient], Awaitable[Answer]]) -> Answer:
         """Asks with a client that lives as long as it takes."""
@@ -47,14 +47,14 @@ class Connection:
         asyncio.run(asked())
 
     def _print_line(self, task: RemoteTask) -> None:
-        if show.for_people(self._as_json):
+        if show.for_people(self.as_json):
             show.task_line(task.raw)
         else:
             show.document(task.raw)
 
     def print(self, task: RemoteTask) -> None:
         """Prints what was answered."""
-        if show.for_people(self._as_json):
+        if show.for_people(self.as_json):
             show.task(task.raw)
         else:
             show.document(task.raw)

@@ -16,6 +16,7 @@ from tests.support.api import WorkerProcess
 from tests.support.caller import Caller, code_of, value_bytes
 from tests.support.channels import Channels
 from tests.support.processes import wait_until
+from tests.support.store import READ_FIELDS
 
 FORMS = pytest.mark.parametrize("by", ["POST", "GET"])
 FORM = "application/x-www-form-urlencoded"
@@ -230,9 +231,8 @@ def test_a_missing_uuid_is_refused(a: Caller) -> None:
 
 
 def _lease(store: redis.Redis, uuid: str) -> str:
-    lease = store.hget(naming.task_key(uuid), "lease")
-    assert isinstance(lease, bytes)
-    return lease.decode()
+    flat: Any = store.eval(READ_FIELDS + "return fields_of(KEYS[1])", 1, naming.task_key(uuid))
+    return str(dict(zip(flat[::2], flat[1::2], strict=True))[b"lease"], "ascii")
 
 
 @pytest.fixture

@@ -16,6 +16,13 @@ from tests.support.metrics import OPENMETRICS, Numbers
 from tests.support.processes import wait_until
 
 
+@pytest.fixture(scope="module")
+def instances(deployment: Deployment) -> tuple[ApiProcess, ApiProcess]:
+    """This file's own: an instance tells only the first hundred queues apart, and other tests use many."""
+    first, second = deployment.start_instances(2)
+    return first, second
+
+
 def scrape(caller: Caller, accept: str | None = None) -> Numbers:
     answer = caller.call("GET", "/metrics", headers={} if accept is None else {"accept": accept})
     assert answer.status_code == 200

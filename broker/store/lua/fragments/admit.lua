@@ -1,9 +1,10 @@
--- @include queue enqueue settle
--- admit(queue, priority, most, drops_oldest, now): whether a queue takes one more pending task, claimable or delayed.
--- A full one takes it only in place of its oldest claimable task of the lowest priority, and of none above the new
--- task's own.
+-- @include queue enqueue settle changes dropped
+-- admit(queue, priority, most, drops_oldest, now): whether a queue takes one more pending task, claimable or delayed,
+-- which is counted as admitted. A full one takes it only in place of its oldest claimable task of the lowest priority,
+-- and of none above the new task's own.
 local MOST_DROPS = 10
-local DROPPED = '{"code":"queue-full","message":"The queue was full, and this was the oldest of its lowest priority."}'
+-- Pending tasks by queue, as far as this run has asked; a run of several tasks asks once a queue.
+local pending_of = {}
 
 local function drop_oldest(queue, priority, now)
   local last = redis.call('ZREVRANGE', PENDING .. queue, 0, 0, 'WITHSCORES')
@@ -17,24 +18,40 @@ local function drop_oldest(queue, priority, now)
   local uuid = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(band * PRIORITY_STEP), '+inf', 'LIMIT', 0, 1)[1]
   local record = read_record(uuid)
   if not record or record.state ~= 'pending' then
-    redis.call('ZREM', PENDING .. queue, uuid)
+    index(PENDING .. queue, uuid, false)
   elseif not expire_if_over(uuid, record, now) then
     settle(uuid, record, now, 'failed', nil, DROPPED)
   end
+  write_changes()
   return true
 end
 
-local function admit(queue, priority, most, drops_oldest, now)
-  local known = redis.call('HMGET', QUEUE .. queue, 'delayed', 'seen')
-  note_queue(queue, known[2], now)
-  local excess = redis.call('ZCARD', PENDING .. queue) + (known[1] or 0) + 1 - most
-  if excess <= 0 then
-    return true
-  end
+local function drop_some(queue, priority, excess, now)
+  write_changes()
   -- A lowered limit is reached over several creates: none drops more than a few.
   local dropped = 0
-  while drops_oldest and dropped < excess and dropped < MOST_DROPS and drop_oldest(queue, priority, now) do
+  while dropped < excess and dropped < MOST_DROPS and drop_oldest(queue, priority, now) do
     dropped = dropped + 1
   end
-  return dropped > 0
+  return dropped
+end
+
+local function count_pending(queue, now)
+  local known = redis.call('HMGET', QUEUE .. queue, 'delayed', 'seen')
+  note_queue(queue, known[2], now)
+  return redis.call('ZCARD', PENDING .. queue) + (known[1] or 0)
+end
+
+local function admit(queue, priority, most, drops_oldest, now)
+  local pending = pending_of[queue] or count_pending(queue, now)
+  pending_of[queue] = pending
+  if pending >= most then
+    local dropped = drops_oldest and drop_some(queue, priority, pending + 1 - most, now) or 0
+    if dropped == 0 then
+      return false
+    end
+    pending = pending - dropped
+  end
+  pending_of[queue] = pending + 1
+  return true
 end

@@ -1,18 +1,20 @@
--- @include integer queue
+-- @include integer changes
 -- make_claimable(uuid, record): puts a pending task into its queue and rings its doorbell.
 -- The score orders by priority, then age: 2^48 tasks fit below one step of priority.
 local PRIORITY_STEP = 281474976710656
 
 local function make_claimable(uuid, record)
-  redis.call('ZADD', PENDING .. record.queue, integer((9 - record.priority) * PRIORITY_STEP + record.seq), uuid)
+  index(PENDING .. record.queue, uuid, integer((9 - record.priority) * PRIORITY_STEP + record.seq))
   redis.call('PUBLISH', record.queue .. REQUEST .. uuid,
     '{"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","attempt":' .. record.attempt .. '}')
 end
 
--- make_claimable_at(uuid, record, due): the same, later; a sweep does it then.
-local function make_claimable_at(uuid, record, due)
-  local text = integer(due)
-  redis.call('HSET', TASK .. uuid, 'due', text)
-  redis.call('ZADD', DELAYED, text, uuid)
-  count(record.queue, 'delayed', 1)
+-- make_ready(uuid, record): makes a pending task claimable, or, where it has a due time, has a sweep do so then.
+local function make_ready(uuid, record)
+  if record.due then
+    index(DELAYED, uuid, integer(record.due))
+    count(record.queue, 'delayed', 1)
+  else
+    make_claimable(uuid, record)
+  end
 end

@@ -18,14 +18,22 @@ local function date(days)
   return string.format('%04d-%02d-%02d', year, month, day)
 end
 
+local text_of = {}
+
 local function rfc3339(ms)
+  local text = text_of[ms]
+  if text then
+    return text
+  end
   local of_day = ms % 86400000
   local days = (ms - of_day) / 86400000
-  local text = date_of[days]
-  if not text then
-    text = date(days)
-    date_of[days] = text
+  local day = date_of[days]
+  if not day then
+    day = date(days)
+    date_of[days] = day
   end
-  return string.format('%sT%02d:%02d:%02d.%03dZ', text,
+  text = string.format('%sT%02d:%02d:%02d.%03dZ', day,
     of_day / 3600000, of_day % 3600000 / 60000, of_day % 60000 / 1000, of_day % 1000)
+  text_of[ms] = text
+  return text
 end

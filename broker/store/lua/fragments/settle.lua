@@ -1,4 +1,4 @@
--- @include task_json integer queue
+-- @include task_json integer changes record
 -- settle(uuid, record, now, state, result, error, by_worker): the one way a task ends. Stores the terminal
 -- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
@@ -8,15 +8,15 @@ local MESSAGE_MAX_BYTES = 1024
 local RECORD_BYTES = 1000
 
 local function leave_open_indexes(uuid, record)
-  redis.call('ZREM', EXPIRING, uuid)
+  index(EXPIRING, uuid, false)
   if record.lease then
-    redis.call('ZREM', LEASES, uuid)
+    index(LEASES, uuid, false)
     count(record.queue, 'running', -1)
   elseif record.due then
-    redis.call('ZREM', DELAYED, uuid)
+    index(DELAYED, uuid, false)
     count(record.queue, 'delayed', -1)
   elseif record.state == 'pending' then
-    redis.call('ZREM', PENDING .. record.queue, uuid)
+    index(PENDING .. record.queue, uuid, false)
   else
     count(record.queue, 'deferred', -1)
   end
@@ -33,31 +33,27 @@ end
 
 local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
+  local worker = record.worker
   local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
-  local kept = RECORD_BYTES + record.size + #values
-  local fields = { 'state', state, 'finished', integer(now), 'kept', integer(kept) }
-  if result then add_value(fields, uuid, 'result', result) end
-  if error_text then add_value(fields, uuid, 'error', error_text) end
-  redis.call('HSET', TASK .. uuid, unpack(fields))
-  if record.lease or record.due or record.last_error then
-    redis.call('HDEL', TASK .. uuid, 'lease', 'worker', 'due', 'last_error')
+  local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
+  record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
+  record.lease, record.worker, record.due = nil, nil, nil
+  set_value(uuid, record, 'last_error', nil)
+  if result then set_value(uuid, record, 'result', result) end
+  if error_text then set_value(uuid, record, 'error', error_text) end
+  write_record(uuid, record)
+  index(RETAINED, uuid, integer(now + record.retention))
+  index(ENDED, uuid, integer(now))
+  keep_bytes(record.kept)
+  if worker and not by_worker then
+    redis.call('PUBLISH', WORKER .. worker, uuid)
   end
-  if record.large then
-    redis.call('HDEL', VALUES .. uuid, 'last_error')
-  end
-  redis.call('ZADD', RETAINED, integer(now + record.retention), uuid)
-  redis.call('ZADD', ENDED, fields[4], uuid)
-  redis.call('INCRBY', RETAINED_BYTES, fields[6])
-  if record.worker and not by_worker then
-    redis.call('PUBLISH', WORKER .. record.worker, uuid)
-  end
-  record.state, record.finished, record.result, record.error = state, now, result, error_text
   announce_outcome(uuid, record, values)
 end
 
 -- expire_if_over(uuid, record, now): ends an open task whose time is over; tells whether it did.
 local function expire_if_over(uuid, record, now)
-  if now < tonumber(record.expires) then
+  if now < record.expires then
     return false
   end
   settle(uuid, record, now, 'expired')

@@ -6,9 +6,6 @@
 -- members; `values` are finished members with a leading comma, as `value_members` makes them.
 local function render_task(opening, uuid, record, values)
   local started, finished, retry_of = record.started, record.finished, record.retry_of
-  if retry_of == '' then
-    retry_of = redis.call('HGET', VALUES .. uuid, 'retry_of')
-  end
   return opening .. '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
     .. ',"attempt":' .. record.attempt .. ',"created_at":"' .. rfc3339(record.created)
     .. (started and '","started_at":"' .. rfc3339(started) or '')

@@ -1,28 +1,15 @@
--- A value of up to 64 bytes is a field of the record, which stays a listpack with it, and the task needs no second key.
--- A longer one goes to the task's values key, and the record says `large`.
-local INLINE_MAX_BYTES = 64
+-- A short value is a field of the record. A longer one goes to the task's values key, and the record says `large`.
+local INLINE_MAX_BYTES = 512
 
--- add_value(fields, uuid, name, text): for a value that is written once. Adds it to the fields of the HSET that
--- follows, or stores it apart.
-local function add_value(fields, uuid, name, text)
-  if #text <= INLINE_MAX_BYTES then
-    fields[#fields + 1] = name
-    fields[#fields + 1] = text
-  else
+-- set_value(uuid, record, name, text): for the record that is written next; nil takes the value away.
+local function set_value(uuid, record, name, text)
+  if text and #text > INLINE_MAX_BYTES then
     redis.call('HSET', VALUES .. uuid, name, text)
-    fields[#fields + 1] = 'large'
-    fields[#fields + 1] = 1
+    record[name], record.large = nil, true
+  else
+    if record.large then redis.call('HDEL', VALUES .. uuid, name) end
+    record[name] = text
   end
-end
-
--- replace_value(uuid, name, text): for a value that may be written again, in either length.
-local function replace_value(uuid, name, text)
-  local fields = {}
-  add_value(fields, uuid, name, text)
-  if fields[1] == 'large' then
-    redis.call('HDEL', TASK .. uuid, name)
-  end
-  redis.call('HSET', TASK .. uuid, unpack(fields))
 end
 
 -- read_value(uuid, record, name): its text, or nil or false when there is none.

@@ -1,4 +1,4 @@
-"""finish_task.lua on a real server."""
+"""finish_tasks.lua on a real server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import pytest
 
 from broker import naming
-from broker.errors import LeaseLostError, TaskAlreadyFinalError, TaskNotFoundError
+from broker.errors import LeaseLostError, StoreError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.requests import Completion
+from broker.store.transitions import Changed
 from broker.task import TaskState
 from tests.support.store import LONG_MS, WORKER, Store, answered, cancelled, failed, succeeded
 
@@ -38,7 +39,6 @@ async def test_a_lease_holder_ends_its_task(store: Store, completion: Completion
     assert store.score(naming.retained_key()) == at + 1_000
     assert store.retained_bytes() == kept
     assert kept >= 1_000 + len(b"[]") + len(completion.result) + len(completion.error)
-    assert store.encoding() == "listpack"
 
 
 @pytest.mark.parametrize("completion", ENDS)
@@ -265,3 +265,37 @@ async def test_the_longest_names_fit_a_message(store: Store) -> None:
 async def test_what_was_omitted_is_in_the_store(store: Store) -> None:
     await announced_with(store, "a", 5_000)
     assert len((await store.document("a"))["result"]) == 4_998
+
+
+# Several in one call
+
+
+async def test_several_in_one_call_are_as_several_calls(store: Store) -> None:
+    for uuid in "abc":
+        await store.create(uuid)
+    claimed = await store.claim_one()
+    assert claimed.uuid == "a"
+    store.raw.set(naming.task_key("d"), "no record")
+    finish = store.transitions.finish
+    told = await asyncio.gather(
+        finish("a", succeeded(b"1"), lease=claimed.lease),
+        finish("b", succeeded(), lease="1.wrong"),
+        finish("c", failed()),
+        finish("c", failed(), wants_document=True),
+        finish("c", succeeded()),
+        finish("d", succeeded()),
+        finish("nobody", succeeded()),
+        return_exceptions=True,
+    )
+    assert [one.changed if isinstance(one, Changed) else type(one) for one in told] == [
+        True,
+        LeaseLostError,
+        True,
+        False,
+        TaskAlreadyFinalError,
+        StoreError,
+        TaskNotFoundError,
+    ]
+    assert store.numbers() == {}
+    assert store.indexes("a") == store.indexes("c") == {"retained", "ended"}
+    assert store.indexes("b") == {"pending", "expiring"}

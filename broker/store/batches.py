@@ -1,0 +1,68 @@
+"""Joins neighbouring commands of one batch into one call, and hands each its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, groupby
+from typing import Final
+
+from broker.errors import StoreError
+from broker.store.commands import Batch, Call, Command, Receiver, Reply
+
+MOST_JOINED: Final = 100
+"""Commands of one call: a millisecond or two of the server's time."""
+
+
+class _Joined:
+    """The receiver of a joined call."""
+
+    __slots__ = ("_receivers",)
+
+    def __init__(self, receivers: list[Receiver]) -> None:
+        self._receivers = receivers
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody is left who waits for any of it."""
+        return all(receiver.is_abandoned for receiver in self._receivers)
+
+    def succeed(self, reply: Reply) -> None:
+        """Hands out the answers."""
+        if not isinstance(reply, list) or len(reply) != len(self._receivers):
+            self.fail(StoreError("Redis gave another number of answers than it was asked questions."))
+            return
+        for receiver, answer in zip(self._receivers, reply, strict=True):
+            receiver.succeed(answer)
+
+    def fail(self, error: Exception) -> None:
+        """None of them has an answer."""
+        for receiver in self._receivers:
+            receiver.fail(error)
+
+
+def joined(calls: Iterable[Call]) -> list[Call]:
+    """The calls to write, in order: neighbours of one batch as one call, the others as they are."""
+    written: list[Call] = []
+    for batch, group in groupby(calls, key=_batch_of):
+        if batch is None:
+            written += group
+        else:
+            several = list(group)
+            for start in range(0, len(several), MOST_JOINED):
+                written.append(_join(batch, several[start : start + MOST_JOINED]))
+    return written
+
+
+def _batch_of(call: Call) -> Batch | None:
+    # A joined call that is sent again has its bytes already.
+    return None if call.packed else call.command.batch
+
+
+def _join(batch: Batch, calls: list[Call]) -> Call:
+    own = tuple(chain.from_iterable(call.command.arguments for call in calls))
+    command = Command(
+        batch.call(own),
+        repeatable=all(call.command.repeatable for call in calls),
+        if_unknown=lambda: batch.whole_call(own),
+    )
+    return Call(command, _Joined([call.receiver for call in calls]), min(call.deadline for call in calls))

@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- Ends tasks, each by its lease holder or by a third party; the first writer wins, for ever.
+--
+-- KEYS[1]   the index of all tasks
+-- ARGV      for each task: 1 uuid   2 terminal state   3 result (JSON text, "" for none)   4 error (the same)
+--           5 lease ("" for a third party)   6 "1" when a change should return the task JSON
+-- returns   for each task: {CHANGED, task JSON if asked for}, {FINAL, state, task JSON} when it has ended already (the
+--           caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or {BROKEN, reason}
+--
+-- @include clock record settle each changes
+local now = now_ms()
+
+local function finish(start)
+  local uuid, state, result, error_text, lease, wants_document = unpack(ARGV, start, start + 5)
+  local record = read_record(uuid)
+  if not record then
+    return { NOT_FOUND }
+  end
+  if not is_open(record) or expire_if_over(uuid, record, now) then
+    return { FINAL, record.state, task_json(uuid, record) }
+  end
+  if lease ~= '' and record.lease ~= lease then
+    return { LEASE_LOST }
+  end
+  settle(uuid, record, now, state, result ~= '' and result or nil, error_text ~= '' and error_text or nil, lease ~= '')
+  return { CHANGED, wants_document == '1' and task_json(uuid, record) or nil }
+end
+
+local answers = each(1, 6, finish)
+write_changes()
+return answers
