@@ -21,7 +21,7 @@ MOST_FILES: Final = 65_536
 
 def fit_waiters(settings: Settings) -> Settings:
     """The settings, with no more waiters than this process may have sockets; that limit is raised as far as it goes."""
-    allowed = _raised_limit()
+    allowed = raised_limit()
     room = allowed - min(RESERVED, allowed // 4)
     if allowed == resource.RLIM_INFINITY or room >= settings.max_waiters:
         return settings
@@ -36,11 +36,12 @@ def fit_waiters(settings: Settings) -> Settings:
 
 def most_files() -> int:
     """How many files may be open beside the sockets: an eighth of what this process may open."""
-    allowed = _raised_limit()
+    allowed = raised_limit()
     return MOST_FILES if allowed == resource.RLIM_INFINITY else max(1, min(allowed // 8, MOST_FILES))
 
 
-def _raised_limit() -> int:
+def raised_limit() -> int:
+    """How many files this process may open, after raising that as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

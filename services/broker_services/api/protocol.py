@@ -72,6 +72,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
         self._following: Following | None = None
+        self.on_closed: Callable[[], None] | None = None
         # Weak, since the scope is the protocol's own: a circle would outlive each connection.
         self._reference = weakref.ref(self)
 
@@ -90,6 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._following is not None:
             self._end_following(is_lost=exc is not None and self.flow.write_paused)
         super().connection_lost(exc)
+        if self.on_closed is not None:
+            self.on_closed()
 
     def eof_received(self) -> None:
         """The caller has closed its end; what has not reached it by now never will."""

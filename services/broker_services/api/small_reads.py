@@ -43,6 +43,8 @@ class StreamProtocol(Protocol):
 class SmallReads(asyncio.BufferedProtocol):
     """One connection of `inner`, which would get up to 256 KB with its first bytes by itself."""
 
+    __slots__ = ("inner",)
+
     def __init__(self, inner: StreamProtocol) -> None:
         self.inner = inner
 
