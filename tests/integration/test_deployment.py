@@ -22,6 +22,8 @@ from redis.retry import Retry
 from broker import Broker, naming
 from broker.errors import StoreUnavailableError
 from broker.settings import Settings
+from broker.store.doctor import examine
+from broker.store.findings import Finding
 from broker_services.cli.dev import make_demo_repository
 from tests.support.compose import BROKER, HAS_NGINX, SENTINELS, SERVERS, Deployment, Instance
 from tests.support.processes import wait_until
@@ -385,10 +387,16 @@ async def test_with_the_sentinel_profile_another_server_takes_over(watched: Depl
         watched.instances["redis"][0].running_process.kill()
         await _create_again(broker)
         assert (await broker.query("kept")).state == "pending"
+    (found,) = [one for one in await asyncio.to_thread(_examined, watched) if one.name == "sentinels"]
+    assert (found.status, found.message) == ("ok", "All 3 sentinels answer and name the same master.")
     # It comes back as a replica: its start asks the sentinels.
     watched.start("redis")
     has_asked = "\nreplicaof 127.0.0.1 " in (tmp_path / "redis-1" / "redis.conf").read_text()
     assert has_asked or shutil.which("redis-cli") is None
+
+
+def _examined(deployment: Deployment) -> list[Finding]:
+    return examine(deployment.environment_of("api")["BROKER_REDIS_URL"], role="api", wait_replicas=1)
 
 
 def _knows_everybody(port: int) -> bool:

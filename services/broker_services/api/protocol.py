@@ -89,7 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         if self._following is not None:
-            self._end_following(is_lost=exc is not None and self.flow.write_paused)
+            self._end_following(is_lost=self.flow.write_paused)
         super().connection_lost(exc)
         if self.on_closed is not None:
             self.on_closed()
