@@ -49,10 +49,10 @@ class EventFormat:
 
 
 class LineFormat(EventFormat):
-    """How events are written: a line of JSON each, and an empty one for a ping."""
+    """How events are written: a line of JSON each, and an empty one to begin with and for a ping."""
 
     media_type = NDJSON
-    opening = b""
+    opening = b"\n"
     ping = b"\n"
 
     def encode(self, event: StreamEvent, data: bytes) -> bytes:
