@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from httpx_sse import aconnect_sse
 
 from broker.store.transitions import Claimed
 from tests.integration.api.conftest import Deployment
@@ -71,10 +72,9 @@ async def test_events_as_a_browser_reads_them(events_store: Store, claimed: Clai
     assert answer.headers["content-type"] == "text/event-stream"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-accel-buffering"] == "no"
-    retry, first, second, last, rest = answer.text.split("\n\n")
-    assert retry == "retry: 1000"
+    first, second, last, rest = answer.text.split("\n\n")
     created = re.escape(f"{claimed.created_ms:x}")
-    assert re.fullmatch(rf"event: progress\nid: {created}-1\ndata: 1\.0", first)
+    assert re.fullmatch(rf"retry: 1000\nevent: progress\nid: {created}-1\ndata: 1\.0", first)
     assert re.fullmatch(rf'event: progress\nid: {created}-2\ndata: {{  "percent": "\\n 日" }}', second)
     event, name, data = last.split("\n")
     assert (event, name) == ("event: state", f"id: {claimed.created_ms:x}-3")
@@ -82,6 +82,23 @@ async def test_events_as_a_browser_reads_them(events_store: Store, claimed: Clai
     assert task == a.query(claimed.uuid, headers={"accept-language": "zh"}).json()
     assert task["message"] == "已完成"
     assert rest == ""
+
+
+async def test_events_as_a_library_reads_them(
+    events_store: Store, claimed: Claimed, instances: tuple[ApiProcess, ApiProcess], client: httpx.AsyncClient
+) -> None:
+    await tell(events_store, claimed, b"[ 1 ]", '"a\u2028\u0085b"'.encode())
+    seen = []
+    async with aconnect_sse(client, "GET", f"{instances[0].url}/taskEvents?uuid={claimed.uuid}") as source:
+        async for event in source.aiter_sse():
+            seen.append((event.event, event.id, event.json()))
+            if len(seen) == 2:
+                await events_store.transitions.finish(claimed.uuid, cancelled())
+    assert seen[:2] == [
+        ("progress", f"{claimed.created_ms:x}-1", [1]),
+        ("progress", f"{claimed.created_ms:x}-2", "a\u2028\u0085b"),
+    ]
+    assert (seen[2][0], seen[2][2]["state"]) == ("state", "cancelled")
 
 
 async def test_events_as_lines(events_store: Store, claimed: Claimed, a: Caller) -> None:
