@@ -32,6 +32,7 @@ from broker.requests.tasks import (
     new_task,
     retry,
 )
+from broker.requests.uploads import UploadRequest
 from broker.requests.watch import (
     NamespaceRequest,
     PublishRequest,
@@ -82,6 +83,7 @@ __all__ = [
     "Retry",
     "RetryRequest",
     "UnpublishRequest",
+    "UploadRequest",
     "Uuid",
     "Version",
     "WatchRequest",

@@ -125,6 +125,7 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+FIND_FILELESS: Final = Script("find_fileless")
 READ_EVENTS: Final = Script("read_events")
 FIND_EVENTS: Final = Script("find_events")
 MAY_HEAR: Final = Script("may_hear")
@@ -154,6 +155,7 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    FIND_FILELESS,
     READ_EVENTS,
     FIND_EVENTS,
     MAY_HEAR,

@@ -53,8 +53,9 @@ class Listener:
         state = ServerState()
 
         def made() -> Any:
-            self.protocols.append(protocol(config, state, {}))
-            return self.protocols[-1]
+            connection = protocol(config, state, {})
+            self.protocols.append(connection.inner)
+            return connection
 
         self.factory = made
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from broker_services.cli.bench.http import Answer
 from broker_services.cli.bench.pace import Over, Pace
-from broker_services.cli.bench.scenario import Options, UnexpectedError, call, ended
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, ended
 
 OPENING_AT_A_TIME: Final = 64
 ENDING_AT_A_TIME: Final = 64
@@ -21,20 +21,16 @@ WAIT_S: Final = 3_600
 """Shortened by the deployment to its own limit; a call whose wait is over is made again."""
 
 
-class Hold:
+class Hold(Scenario):
     """One held call a lane."""
 
     calls = "held calls answered"
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(options)
         self._queue = options.own_queue()
         self._opening = asyncio.Semaphore(OPENING_AT_A_TIME)
         self._ending = asyncio.Semaphore(ENDING_AT_A_TIME)
-
-    @property
-    def lanes(self) -> int:
-        return self._options.concurrency
 
     async def step(self, pace: Pace) -> None:
         uuid = secrets.token_hex(12)
