@@ -1,4 +1,4 @@
-"""A worker of the fault suite that has nothing but HTTP: claims from any instance, hangs up, dies, fails, gives back."""
+"""A worker of the fault suite over HTTP: it claims from any instance, and hangs up, dies, fails or gives back."""
 
 from __future__ import annotations
 
