@@ -21,6 +21,7 @@ PATHS: Final = {
     "claim": "/claimTask",
     "heartbeat": "/heartbeatTask",
     "release": "/releaseTask",
+    "settle": "/changeTaskState",
 }
 
 
@@ -76,7 +77,7 @@ class Caller:
     async def work(
         self, operation: str, instance: str, request: dict[str, Any], *, leaves_after_s: float | None = None
     ) -> Call:
-        """POST /heartbeatTask or /releaseTask."""
+        """POST /heartbeatTask, /releaseTask, or /changeTaskState with a lease."""
         call = self._begun(operation, instance, request, 0)
         return await self._ended(call, _post(operation, request), leaves_after_s)
 

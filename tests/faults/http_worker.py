@@ -101,7 +101,7 @@ class HttpWorker:
             await self._caller.work("release", self._any(), mine)
         else:
             # Whatever is answered: where nothing is, the lease runs out and the next attempt follows.
-            await self._caller.change(self._any(), {**mine, "result": result})
+            await self._caller.work("settle", self._any(), {**mine, "result": result})
 
     def _write(self, task: dict[str, Any], line: dict[str, Any]) -> None:
         path = Path(task["payload"]["folder"]) / f"{self._name}-{os.getpid()}.jsonl"
