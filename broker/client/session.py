@@ -128,14 +128,11 @@ class Session:
             return httpx.RemoteProtocolError(str(error))
 
     async def _send(self, call: Call, hold_s: float) -> Answer:
-        body = call.body(hold_s)
-        headers = dict(call.headers) if body is None else {"Content-Type": "application/json", **call.headers}
         response = await self._http.request(
             call.method,
             call.url(self._url, hold_s),
-            content=body,
-            headers=headers,
             timeout=httpx.Timeout(self._margin_s, read=self._margin_s + (hold_s if call.holds else 0.0)),
+            **call.content(hold_s),
         )
         return _answer(response)
 
