@@ -45,6 +45,7 @@ from broker.requests import (
     RetryRequest,
     Until,
     WatchRequest,
+    checked_timeout,
     completion,
     convert,
     milliseconds,
@@ -309,7 +310,7 @@ class Broker:
             "max_attempts": max_attempts,
             "exclusive": exclusive,
         }
-        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        wait_s = checked_timeout(timeout, self.settings.wait_default_s)
         task = task_from_json((await self._create(fields, idempotency_key, wait_s=wait_s)).document, self)
         return result_of(task, wait_s)
 

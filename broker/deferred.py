@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from broker.deadlines import Deadlines
@@ -71,10 +71,10 @@ class DeferredResult(Generic[T]):
         """Has `callback` called soon after the wait is over, for whoever waits for other things too."""
         self._future.add_done_callback(lambda _: callback())
 
-    async def wait(self) -> T | None:
+    def wait(self) -> Awaitable[T | None]:
         """The result, or None when the time was over first.
 
         Raises:
             Exception: What `set_error` was given.
         """
-        return await self._future
+        return self._future

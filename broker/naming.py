@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
+UPLOAD_QUEUE: Final = "uploadpicture"
+"""Of uploaded files, which the built-in worker makes thumbnails of."""
 HELD_QUEUE: Final = "deferredresult"
 """Of the results that a user's own web application holds calls for, unless it names another."""
 
@@ -266,3 +268,8 @@ def exclusive_idempotency_prefix() -> str:
 def sweep_turn_key() -> str:
     """String, short-lived: some process is sweeping just now, so the others need not."""
     return KEY_PREFIX + "sweep-turn"
+
+
+def upload_turn_key() -> str:
+    """String, short-lived: some process is looking for files that no task needs, so the others need not."""
+    return KEY_PREFIX + "upload-turn"

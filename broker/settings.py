@@ -42,6 +42,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_bytes: Count = 16_777_216
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
+    upload_max_bytes: Count = 20_971_520
+    upload_url: Annotated[str, Meta(min_length=1)] = "uploads"
+    upload_threads: Annotated[int, Meta(ge=1, le=1_024)] = 16
+    upload_queue: Count = 5_000
     drain_s: MaybeSeconds = 10.0
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     get_writes: Literal["on", "off"] = "on"

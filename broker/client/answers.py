@@ -258,7 +258,7 @@ def _state_of(document: msgspec.Raw) -> TaskState | None:
 
 
 def unexpected(answer: Answer) -> ApiError:
-    """The error for an answer that no instance gives."""
+    """The error for an answer that no broker gives."""
     if answer.status in TRY_AGAIN:
         sentence = f"Something in front of the broker answered {answer.status}: no API instance is reachable behind it."
     else:

@@ -15,6 +15,7 @@ from broker.requests.fields import (
     Queue,
     Uuid,
     Version,
+    checked_timeout,
     convert,
     invalid,
     invalid_field,
@@ -42,6 +43,7 @@ from broker.requests.tasks import (
     new_task,
     retry,
 )
+from broker.requests.uploads import UploadRequest
 from broker.requests.watch import (
     NamespaceRequest,
     PublishRequest,
@@ -97,10 +99,12 @@ __all__ = [
     "RetryRequest",
     "UnpublishRequest",
     "Until",
+    "UploadRequest",
     "Uuid",
     "Version",
     "WatchRequest",
     "WatchSeveralRequest",
+    "checked_timeout",
     "claim",
     "completion",
     "convert",

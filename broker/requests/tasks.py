@@ -192,9 +192,14 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
         max_attempts=request.max_attempts,
         seal=new_secret(),
         idempotency=_idempotency_digest(request.queue, idempotency_key),
-        most_pending=settings.queue_max_pending,
+        most_pending=_most_pending(request.queue, settings),
         drops_oldest=settings.queue_full == "drop-oldest",
     )
+
+
+def _most_pending(queue: str, settings: Settings) -> int:
+    """Uploaded files take room until they are processed, so fewer of them may wait."""
+    return settings.upload_queue if queue == naming.UPLOAD_QUEUE else settings.queue_max_pending
 
 
 def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | None = None) -> Retry:

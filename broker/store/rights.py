@@ -130,6 +130,13 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
         yield _channel_right("PUBLISH", naming.response_channel(queue, SUBJECT), "")
 
 
+def confirmation_rights() -> Iterator[Right]:
+    """What every process needs besides where replicas have to confirm: to know the server, and to ask them."""
+    yield Right("INFO", ("replication",))
+    yield Right("WAIT", ("0", "1"))
+    yield _channel_right("PUBLISH", naming.fence_channel(), "")
+
+
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
     """What API instances need besides: to hear single outcomes, events and what was published, and to see who hears."""
     yield _channel_right("SUBSCRIBE", naming.published_channel())

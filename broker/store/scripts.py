@@ -126,6 +126,7 @@ DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 READ_TASKS: Final = Script("read_tasks")
 FIND_ENDED: Final = Script("find_ended")
+FIND_FILELESS: Final = Script("find_fileless")
 READ_EVENTS: Final = Script("read_events")
 FIND_EVENTS: Final = Script("find_events")
 MAY_HEAR: Final = Script("may_hear")
@@ -156,6 +157,7 @@ ALL: Final = (
     READ_TASK,
     READ_TASKS,
     FIND_ENDED,
+    FIND_FILELESS,
     READ_EVENTS,
     FIND_EVENTS,
     MAY_HEAR,

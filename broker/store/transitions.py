@@ -340,8 +340,14 @@ class Transitions:
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
-        command = scripts.TAKE_TURN.command(naming.sweep_turn_key(), sweeper, turn_ms, repeatable=True)
-        return bool(await self._aside.send(command))
+        return await self._take_turn(naming.sweep_turn_key(), sweeper, turn_ms)
+
+    async def take_upload_turn(self, cleaner: str, turn_ms: int) -> bool:
+        """The same for files that no task needs any more."""
+        return await self._take_turn(naming.upload_turn_key(), cleaner, turn_ms)
+
+    async def _take_turn(self, key: str, asker: str, turn_ms: int) -> bool:
+        return bool(await self._aside.send(scripts.TAKE_TURN.command(key, asker, turn_ms, repeatable=True)))
 
     async def sweep_leases(self) -> int:
         """Requeues or fails tasks whose lease ran out; how many."""

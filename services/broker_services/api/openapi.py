@@ -171,6 +171,8 @@ def _request_body(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema}
     if operation.example:
         content["example"] = dict(operation.example)
+    if operation.form:
+        return {"content": {"multipart/form-data": {"schema": schema}}}
     others: dict[str, Any] = {name: {"schema": {"type": "object"}} for name in RAW_FORMS} if operation.raw else {}
     return {"content": {"application/json": content, **others}}
 
