@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -28,6 +29,13 @@ class Background:
     def keep(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """Starts work that must not stop; when a defect ends it, the defect is logged and the work begun anew."""
         return self.spawn(_kept(work, name), name)
+
+    async def finish(self, timeout: float) -> None:
+        """Returns once none is left, those that began meanwhile included, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
         """Ends all of them and waits until they are gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from msgspec import Raw
 from broker import values
 from broker.background import Background
 from broker.capacity import Capacity
+from broker.claiming import Claiming
 from broker.errors import result_of
 from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
@@ -24,13 +26,18 @@ from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    HeartbeatRequest,
     ListRequest,
     NamespaceRequest,
+    ReleaseRequest,
     RetryRequest,
     WatchRequest,
     completion,
     convert,
+    milliseconds,
     new_task,
+    progress,
+    release,
     retry,
 )
 from broker.response_hub import ResponseHub
@@ -101,6 +108,9 @@ class Broker:
         self.capacity = Capacity(self.settings.max_waiters)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
         self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
+        self.claiming = Claiming(
+            self.hub, self.transitions, self.queries, self.capacity, lease_s=self.settings.lease_s, name=self.name
+        )
         self.exclusive = ExclusiveHolding(self.holding, self.hub)
         await self._store.open()
         try:
@@ -109,9 +119,15 @@ class Broker:
             await self._store.close()
             raise
         self.hub.start()
+        self.claiming.start()
+        self._presences = (
+            Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue),
+            # Whoever waits for work is there for it, wherever it will be done.
+            Presence(partial(self.transitions.report_workers, self.name), lambda: self.claiming.waiting_by_queue),
+        )
+        for presence in self._presences:
+            self._background.keep(presence.report_forever, "presence")
         self.watches.start()
-        self._presence = Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue)
-        self._background.keep(self._presence.report_forever, "presence")
         if self._sweeps:
             recovery = Recovery(self.transitions, self.settings, self.name)
             self._background.keep(recovery.run_forever, "recovery")
@@ -119,8 +135,9 @@ class Broker:
     async def close(self) -> None:
         """Disconnects. Waits still held here end as if their time were over."""
         self.end_waits()
+        await self.claiming.close()
         await self._background.cancel()
-        await self._presence.leave()
+        await asyncio.gather(*[presence.leave() for presence in self._presences])
         await self.watches.close()
         await self.exclusive.close()
         await self.holding.close()
@@ -132,6 +149,7 @@ class Broker:
         """Ends all that is held here as if its time were over, and what still comes soon after it does."""
         self.hub.end_all()
         self.watches.end_all()
+        self.claiming.end_all()
 
     @property
     def links(self) -> Mapping[str, Link]:
@@ -405,6 +423,15 @@ class Broker:
         """Ends a task; the answer carries the task JSON. Raises as `change` does."""
         outcome = completion(request, max_bytes=self.settings.max_body_bytes)
         return await self.transitions.finish(request.uuid, outcome, lease=request.lease, wants_document=True)
+
+    async def heartbeat(self, request: HeartbeatRequest) -> TaskState | int:
+        """Renews a lease; see `Transitions.extend`."""
+        reported = progress(request, max_bytes=self.settings.max_body_bytes)
+        return await self.transitions.extend(request.uuid, request.lease, milliseconds(self.settings.lease_s), reported)
+
+    async def release(self, request: ReleaseRequest) -> Changed:
+        """Lets go of a claimed task; the answer carries the task JSON. Raises as `Transitions.release` does."""
+        return await self.transitions.release(release(request, max_bytes=self.settings.max_body_bytes))
 
     async def retry_ended(self, request: RetryRequest, *, idempotency_key: str | None = None) -> StoredTask:
         """As `retry`, from a request."""

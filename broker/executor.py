@@ -32,7 +32,7 @@ from broker.measures import WorkerMeasures
 from broker.requests import Completion, milliseconds
 from broker.settings import Settings
 from broker.store.transitions import Claimed, Transitions
-from broker.task import DEFERRED, Task, TaskFailure, TaskState
+from broker.task import Deferred, Task, TaskFailure, TaskState
 
 log = logging.getLogger("broker.executor")
 
@@ -61,6 +61,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     error: bytes
     may_retry: bool
+
+
+End = Completion | Deferred | Failure | Stop
+"""What became of an attempt here."""
 
 
 class Attempt:
@@ -213,10 +217,8 @@ class Executor:
 
     # Run
 
-    async def _execute(
-        self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]
-    ) -> Completion | Failure | Stop | None:
-        """Runs the handler. None: deferred to a third party."""
+    async def _execute(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> End:
+        """Runs the handler."""
         tick = self._deadlines.start(attempt, attempt.handler.timeout_s)
         attempt.is_running = True
         try:
@@ -230,7 +232,7 @@ class Executor:
             return _failure_of(error, attempt.handler)
         finally:
             self._deadlines.stop(attempt, tick)
-        return None if result is DEFERRED else self._success(result)
+        return result if isinstance(result, Deferred) else self._success(result)
 
     def _success(self, result: Any) -> Completion | Failure:
         try:
@@ -241,7 +243,7 @@ class Executor:
 
     # Settle
 
-    async def _settle(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> str:
+    async def _settle(self, attempt: Attempt, end: End) -> str:
         """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else.
 
         Returns:
@@ -263,10 +265,11 @@ class Executor:
             else:
                 return _outcome_of(end, stored)
 
-    def _settling(self, attempt: Attempt, end: Completion | Failure | Stop | None) -> Callable[[], Awaitable[object]]:
+    def _settling(self, attempt: Attempt, end: End) -> Callable[[], Awaitable[object]]:
         uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
-        if end is None:
-            return lambda: self._transitions.defer(uuid, lease)
+        if isinstance(end, Deferred):
+            expires_ms = None if end.expires_in_s is None else max(1, milliseconds(end.expires_in_s))
+            return lambda: self._transitions.defer(uuid, lease, expires_ms=expires_ms)
         if isinstance(end, Completion):
             return lambda: self._transitions.finish(uuid, end, lease=lease)
         if isinstance(end, Failure):
@@ -284,9 +287,9 @@ class Executor:
         return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
 
 
-def _outcome_of(end: Completion | Failure | Stop | None, stored: object) -> str:
+def _outcome_of(end: End, stored: object) -> str:
     """What an end that was stored is counted as. Only a retry says by True that another attempt follows."""
-    if end is None:
+    if isinstance(end, Deferred):
         return "deferred"
     if isinstance(end, Completion):
         return "succeeded"

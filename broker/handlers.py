@@ -14,7 +14,7 @@ import msgspec
 
 from broker import naming
 from broker.errors import ConfigurationError, TaskError
-from broker.requests import DEFAULT_MAX_ATTEMPTS, MOST_SECONDS
+from broker.requests import BACKOFF_FIRST_S, BACKOFF_MOST_S, DEFAULT_MAX_ATTEMPTS, MOST_SECONDS
 from broker.task import Task
 
 HandlerFunction = Callable[[Task], Awaitable[Any]] | Callable[[Task], Any]
@@ -23,8 +23,6 @@ ErrorTypes = type[BaseException] | Sequence[type[BaseException]]
 
 DEFAULT_CONCURRENCY: Final = 16
 DEFAULT_TIMEOUT_S: Final = 300.0
-BACKOFF_FIRST_S: Final = 1.0
-BACKOFF_MOST_S: Final = 60.0
 MOST_DOUBLINGS: Final = 60
 
 

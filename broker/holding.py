@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -18,6 +17,7 @@ from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.queries import Queries, StoredTask
 from broker.store.transitions import Created, Transitions
+from broker.timestamps import rfc3339
 
 LAST_LOOK_S: Final = 0.5
 """How long a wait that is over waits for the store: whoever asked gets an answer within a second of the deadline."""
@@ -157,11 +157,7 @@ def _last_known(created: Created, queue: str) -> StoredTask:
         "queue": queue,
         "state": created.state,
         "attempt": created.attempt,
-        "created_at": _rfc3339(created.created_ms),
-        "expires_at": _rfc3339(created.expires_ms),
+        "created_at": rfc3339(created.created_ms),
+        "expires_at": rfc3339(created.expires_ms),
     }
     return StoredTask(created.uuid, queue, created.seal, created.state, msgspec.json.encode(document))
-
-
-def _rfc3339(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

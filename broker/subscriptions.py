@@ -34,11 +34,11 @@ LEAVE_CHECK_S: Final = 0.25
 
 
 class Listener(Protocol):
-    """Takes the messages of one channel."""
+    """Takes the messages of one channel, or of all that match a pattern."""
 
     @property
     def name(self) -> bytes:
-        """The channel."""
+        """The channel, or the pattern."""
 
     def take(self, message: bytes) -> None:
         """A message has come; it must not block."""
@@ -93,8 +93,11 @@ class Subscriptions:
         self._loop = asyncio.get_running_loop()
         self._topics: dict[bytes, Topic] = {}
         self._actual: set[bytes] = set()
+        self._patterns: dict[bytes, Listener] = {}
         self._to_join: list[bytes] = []
         self._to_leave: list[bytes] = []
+        self._patterns_to_join: list[bytes] = []
+        self._patterns_to_leave: list[bytes] = []
         self._leaving: set[bytes] = set()
         self._idle: deque[tuple[float, Topic]] = deque()
         self._leave_timer: asyncio.TimerHandle | None = None
@@ -129,18 +132,22 @@ class Subscriptions:
 
     @property
     def desired(self) -> int:
-        """Channels that somebody wants, or did a moment ago."""
-        return len(self._topics)
+        """Channels and patterns that somebody wants, or did a moment ago."""
+        return len(self._topics) + len(self._patterns)
 
     @property
     def actual(self) -> int:
-        """Channels of those that the server has confirmed."""
+        """Those that the server has confirmed."""
         return len(self._actual)
 
     @property
     def leaked(self) -> int:
-        """Confirmed channels that nobody here wants and that are not being left: always zero."""
-        return len(self._actual.difference(self._topics, self._to_leave, self._leaving))
+        """Those that are confirmed, that nobody here wants, and that are not being left: always zero."""
+        return len(
+            self._actual.difference(
+                self._topics, self._patterns, self._to_leave, self._patterns_to_leave, self._leaving
+            )
+        )
 
     @property
     def reconnects(self) -> int:
@@ -196,6 +203,23 @@ class Subscriptions:
         self._idle.append((topic.idle_since, topic))
         self._start_leave_timer()
 
+    def join_pattern(self, listener: Listener) -> None:
+        """Has all channels that match `listener.name` heard, until `leave_pattern` or the end of this connection.
+
+        Whoever wants it joins again after a reconnect: rights to patterns may change, and a refused one costs the
+        connection, so they are to be asked for first (`Queries.may_hear`).
+        """
+        self._patterns[listener.name] = listener
+        self._patterns_to_join.append(listener.name)
+        self.link.flush_soon()
+
+    def leave_pattern(self, listener: Listener) -> None:
+        """Hears it no longer."""
+        if self._patterns.get(listener.name) is listener:
+            del self._patterns[listener.name]
+            self._patterns_to_leave.append(listener.name)
+            self.link.flush_soon()
+
     def hand(self, command: Command, receiver: Receiver) -> None:
         """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
         subscriber may have outstanding."""
@@ -236,17 +260,27 @@ class Subscriptions:
     # The connection
 
     def _changes(self) -> bytes:
+        patterns = self._pattern_changes() if self._patterns_to_join or self._patterns_to_leave else b""
         if not self._to_join and not self._to_leave:
-            return b""
+            return patterns
         leaving, joining = self._to_leave, self._to_join
         self._to_leave, self._to_join = [], []
         self._leaving.update(leaving)
-        return b"".join([*_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
+        return b"".join([patterns, *_batches("UNSUBSCRIBE", leaving), *_batches("SUBSCRIBE", joining)])
+
+    def _pattern_changes(self) -> bytes:
+        leaving, joining = self._patterns_to_leave, self._patterns_to_join
+        self._patterns_to_leave, self._patterns_to_join = [], []
+        self._leaving.update(leaving)
+        return b"".join([*_batches("PUNSUBSCRIBE", leaving), *_batches("PSUBSCRIBE", joining)])
 
     def _subscribe_anew(self) -> None:
         self._actual.clear()
         self._to_leave = []
         self._to_join = [*self._always, *self._topics]
+        self._patterns.clear()
+        self._patterns_to_join = []
+        self._patterns_to_leave = []
         self._background.spawn(self._recover(), "recovery of subscriptions")
 
     def _forget_subscriptions(self) -> None:
@@ -281,10 +315,16 @@ class Subscriptions:
             listener = self._topics.get(push[1]) or self._always.get(push[1])
             if listener is not None:
                 listener.take(push[2])
+        elif kind == b"pmessage":
+            pattern = self._patterns.get(push[1])
+            if pattern is not None:
+                pattern.take(push[3])
+        elif kind == b"psubscribe":
+            self._actual.add(push[1])
         elif kind == b"subscribe":
             if push[1] not in self._always:
                 self._actual.add(push[1])
-        elif kind == b"unsubscribe":
+        elif kind in (b"unsubscribe", b"punsubscribe"):
             self._actual.discard(push[1])
             self._leaving.discard(push[1])
 

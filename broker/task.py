@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -39,11 +40,23 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
 }
 
 
-class Deferred:
-    """The type of `DEFERRED`."""
+class Deferred(msgspec.Struct, frozen=True):
+    """The type of `DEFERRED`. `expires_in_s`: what `within` was given."""
+
+    expires_in_s: float | None = None
 
     def __repr__(self) -> str:
-        return "DEFERRED"
+        return "DEFERRED" if self.expires_in_s is None else f"DEFERRED.within({self.expires_in_s:g})"
+
+    def within(self, seconds: float) -> Deferred:
+        """The same with a deadline of its own: the task expires after `seconds`, or when its own time is over before.
+
+        Raises:
+            ValueError: Not a positive number of seconds.
+        """
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"DEFERRED.within({seconds}) is no deadline: give a positive number of seconds.")
+        return Deferred(seconds)
 
 
 DEFERRED: Final = Deferred()

@@ -17,8 +17,6 @@ from broker.background import Background
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.executor import Executor
 from broker.handlers import (
-    BACKOFF_FIRST_S,
-    BACKOFF_MOST_S,
     DEFAULT_CONCURRENCY,
     DEFAULT_TIMEOUT_S,
     ErrorTypes,
@@ -30,7 +28,7 @@ from broker.measures import WorkerMeasures
 from broker.presence import Presence
 from broker.recovery import Recovery
 from broker.request_bell import RequestBell
-from broker.requests import DEFAULT_MAX_ATTEMPTS, milliseconds
+from broker.requests import BACKOFF_FIRST_S, BACKOFF_MOST_S, DEFAULT_MAX_ATTEMPTS, MOST_CLAIMED, milliseconds
 from broker.settings import Settings
 from broker.store.link import Link
 from broker.store.session import Session
@@ -41,8 +39,6 @@ log = logging.getLogger("broker.worker")
 
 ASK_EVERY_S: Final = 1.0
 """How often a worker with free slots asks unrung: what a lost doorbell costs at most."""
-MOST_PER_CLAIM: Final = 100
-"""Tasks of one queue a claim takes: with payloads at their limit that is 25 MB."""
 RETRY_CLAIM_S: Final = 0.5
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -179,7 +175,7 @@ class _Lane:
         return missed
 
     def wish(self) -> ClaimWish:
-        return ClaimWish(self.handler.queue, min(self.free, MOST_PER_CLAIM), self.handler.max_attempts)
+        return ClaimWish(self.handler.queue, min(self.free, MOST_CLAIMED), self.handler.max_attempts)
 
 
 class _WorkerProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -46,6 +47,21 @@ class RemoteTask(Task, kw_only=True):
         return task
 
 
+class ClaimedTask(RemoteTask, kw_only=True):
+    """A task that was claimed, with its payload. `lease` is the right to renew and to end it."""
+
+    lease: str
+    lease_expires_at: datetime
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """The answer to `heartbeat`: when `cancelled`, somebody else has ended the task, as `state` says: stop."""
+
+    cancelled: bool
+    lease_expires_at: datetime | None = None
+    state: TaskState | None = None
+
+
 class Change(msgspec.Struct, frozen=True):
     """The answer to `change` and `cancel`.
 
@@ -77,6 +93,10 @@ class _Changed(msgspec.Struct):
     changed: bool = False
 
 
+class _Claim(msgspec.Struct):
+    tasks: list[msgspec.Raw]
+
+
 class _Page(msgspec.Struct):
     items: list[msgspec.Raw]
     cursor: str | None = None
@@ -93,6 +113,9 @@ class _Problem(msgspec.Struct):
 
 
 _task_decoder: Final = msgspec.json.Decoder(RemoteTask)
+_claim_decoder: Final = msgspec.json.Decoder(_Claim)
+_claimed_decoder: Final = msgspec.json.Decoder(ClaimedTask)
+_heartbeat_decoder: Final = msgspec.json.Decoder(Heartbeat)
 _page_decoder: Final = msgspec.json.Decoder(_Page)
 _changed_decoder: Final = msgspec.json.Decoder(_Changed)
 _problem_decoder: Final = msgspec.json.Decoder(_Problem)
@@ -119,6 +142,30 @@ def page_of(answer: Answer, actions: TaskActions) -> Page:
     try:
         page = _page_decoder.decode(answer.body)
         return Page([_task_of(bytes(item), actions) for item in page.items], page.cursor)
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
+
+
+def claimed_of(answer: Answer, actions: TaskActions) -> list[ClaimedTask]:
+    """The tasks that a claim got.
+
+    Raises:
+        ApiError: The answer is no claim's.
+    """
+    try:
+        return [_claimed_of(bytes(item), actions) for item in _claim_decoder.decode(answer.body).tasks]
+    except (msgspec.MsgspecError, RecursionError):
+        raise _unexpected(answer) from None
+
+
+def heartbeat_of(answer: Answer) -> Heartbeat:
+    """What `heartbeatTask` answers.
+
+    Raises:
+        ApiError: The answer is no heartbeat's.
+    """
+    try:
+        return _heartbeat_decoder.decode(answer.body)
     except (msgspec.MsgspecError, RecursionError):
         raise _unexpected(answer) from None
 
@@ -185,6 +232,13 @@ def unreachable(url: str, reason: Exception) -> ApiError:
 
 def _task_of(document: bytes, actions: TaskActions) -> RemoteTask:
     task = _task_decoder.decode(document)
+    task.raw = document
+    task.actions = actions
+    return task
+
+
+def _claimed_of(document: bytes, actions: TaskActions) -> ClaimedTask:
+    task = _claimed_decoder.decode(document)
     task.raw = document
     task.actions = actions
     return task

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
-from broker.client.answers import Change, Page, RemoteTask, change_of, page_of, task_of
+from broker.client.answers import (
+    Change,
+    ClaimedTask,
+    Heartbeat,
+    Page,
+    RemoteTask,
+    change_of,
+    claimed_of,
+    heartbeat_of,
+    page_of,
+    task_of,
+)
 from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
 from broker.client.pacing import Clock
 from broker.client.session import Session
@@ -251,6 +262,70 @@ class BrokerClient:
         """
         call = list_call(queue=queue, state=state, cursor=cursor, limit=limit)
         return page_of(await self._session.ask(call), self)
+
+    async def claim(self, *queues: str, wait: float = 0.0, most: int = 1) -> Sequence[ClaimedTask]:
+        """Takes tasks to work on; ask again and again, since one call is held at most as long as the API allows.
+
+        Each is to be ended by `change` with its `lease`, or let go of by `release`, and kept by `heartbeat` until then.
+        A claim whose answer was lost, and that is therefore sent again, leaves nothing behind for longer than a lease.
+
+        Args:
+            queues: Where to look; what the first one holds goes first.
+            wait: Seconds to wait for work, at most what one call may be held.
+            most: Tasks at most, 1 to 100.
+        """
+        fields = {"queues": list(queues), "max": most}
+        call = Call(method="POST", target="/claimTask", uuid="", fields=fields, holds=True)
+        return claimed_of(await self._session.ask(call, self._session.end_after(wait)), self)
+
+    async def heartbeat(
+        self, task: ClaimedTask, *, progress: Any = None, progress_json: bytes | str | None = None
+    ) -> Heartbeat:
+        """Renews the lease of a claimed task: send one each third of it.
+
+        Args:
+            task: As claimed.
+            progress: Any JSON-serializable value to show.
+            progress_json: The progress as JSON text instead, which travels byte for byte.
+
+        Raises:
+            LeaseLostError: Somebody else may run it now: stop.
+            TaskNotFoundError: No record of it.
+        """
+        fields = {"uuid": task.uuid, "lease": task.lease, "progress": value(progress, progress_json, "progress")}
+        call = Call(method="POST", target="/heartbeatTask", uuid=task.uuid, fields=fields)
+        return heartbeat_of(await self._session.ask(call))
+
+    async def release(
+        self,
+        task: ClaimedTask,
+        *,
+        error: TaskFailure | Mapping[str, Any] | None = None,
+        delay: float | None = None,
+        defer: bool = False,
+    ) -> RemoteTask:
+        """Lets go of a claimed task, and returns it as it is now.
+
+        Args:
+            task: As claimed.
+            error: Why the attempt failed; it is retried while attempts are left. Without, the attempt does not count.
+            delay: Seconds until it may be claimed again.
+            defer: Leave it to a third party.
+
+        Raises:
+            LeaseLostError: It is not held any more: because the lease ran out, or because a first answer was lost.
+            TaskAlreadyFinalError: Somebody else has ended it.
+            TaskNotFoundError: No record of it.
+        """
+        fields = {
+            "uuid": task.uuid,
+            "lease": task.lease,
+            "error": value(failure(error), None, "error"),
+            "delay": delay,
+            "defer": defer or None,
+        }
+        call = Call(method="POST", target="/releaseTask", uuid=task.uuid, fields=fields)
+        return task_of(await self._session.ask(call), self)
 
     async def _to_the_end(self, call: Call, wait: float | None, timeout: float | None) -> RemoteTask:
         given = [seconds for seconds in (wait, timeout) if seconds is not None]

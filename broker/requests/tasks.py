@@ -221,7 +221,7 @@ def completion(request: ChangeRequest, *, max_bytes: int) -> Completion:
     result = received(request.result)
     if result != values.ABSENT:
         values.check(result, "result", max_bytes=max_bytes)
-    return Completion(state=state, result=result, error=_error_json(error, max_bytes))
+    return Completion(state=state, result=result, error=error_json(error, max_bytes))
 
 
 def is_outcome_of(document: bytes, completion: Completion) -> bool:
@@ -234,7 +234,8 @@ def is_outcome_of(document: bytes, completion: Completion) -> bool:
     )
 
 
-def _error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:
+def error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:
+    """An error as JSON text of at most `max_bytes`. Raises InvalidRequestError, PayloadTooLargeError."""
     if error is None:
         return values.ABSENT
     if isinstance(error.details, Raw):

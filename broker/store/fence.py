@@ -29,7 +29,9 @@ from broker.store.topology import Topology
 log = logging.getLogger("broker.store")
 
 CONFIRM_DEADLINE_S: Final = 4.0
-"""How long replicas may take before a caller is told that they don't confirm; as long as any command may."""
+"""How long a command may take with its confirmation before a caller is told that replicas don't confirm."""
+LEAST_S: Final = 0.75
+"""How long replicas have at least, though the reply itself came late."""
 WAIT_MS: Final = 500
 """How long one WAIT takes at most: shorter than a link lets a server owe a reply."""
 LOOK_EVERY_S: Final = 0.4
@@ -52,15 +54,16 @@ class UnconfirmedError(StoreUnavailableError):
 class _Ticket:
     """A reply that may be told once it is confirmed; before that, the receiver that the link gives it to."""
 
-    __slots__ = ("_fence", "_link", "_receiver", "_reply", "deadline", "identity")
+    __slots__ = ("_fence", "_link", "_receiver", "_reply", "asked_at", "deadline", "identity")
 
     identity: bytes
     deadline: float
 
-    def __init__(self, fence: Fence, link: Link, receiver: Receiver) -> None:
+    def __init__(self, fence: Fence, link: Link, receiver: Receiver, asked_at: float) -> None:
         self._fence = fence
         self._link = link
         self._receiver = receiver
+        self.asked_at = asked_at
 
     @property
     def is_abandoned(self) -> bool:
@@ -184,11 +187,11 @@ class Fence:
             receiver: Told of it, or by an UnconfirmedError that it must not be told.
             reply: What to give.
         """
-        _Ticket(self, link, receiver).succeed(reply)
+        _Ticket(self, link, receiver, self._loop.time()).succeed(reply)
 
     def queue(self, ticket: _Ticket) -> None:
         """Has a reply confirmed by the next round."""
-        ticket.deadline = self._loop.time() + CONFIRM_DEADLINE_S
+        ticket.deadline = max(ticket.asked_at + CONFIRM_DEADLINE_S, self._loop.time() + LEAST_S)
         self._waiting.append(ticket)
         if self._round is None:
             self._begin_soon()
@@ -273,9 +276,9 @@ class Fence:
             self._timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _expire(self, now: float) -> None:
-        late: list[_Ticket] = []
-        while self._waiting and self._waiting[0].deadline <= now:
-            late.append(self._waiting.popleft())
+        late = [ticket for ticket in self._waiting if ticket.deadline <= now]
+        if late:
+            self._waiting = deque(ticket for ticket in self._waiting if ticket.deadline > now)
         if self._round is not None:
             late += [ticket for ticket in self._round.tickets if ticket.deadline <= now]
             self._round.tickets = [ticket for ticket in self._round.tickets if ticket.deadline > now]
@@ -315,4 +318,4 @@ class FencedLink:
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         """See `Link.hand`."""
-        self._link.hand(command, _Ticket(self._fence, self._link, receiver))
+        self._link.hand(command, _Ticket(self._fence, self._link, receiver, self._loop.time()))

@@ -137,6 +137,11 @@ class Queries:
             numbers += [_read_numbers(row) for row in reply]
         return numbers
 
+    async def may_hear(self, patterns: Sequence[str]) -> list[bool]:
+        """Whether the server lets this user PSUBSCRIBE to each of these."""
+        reply = await self._link.send(scripts.MAY_HEAR.command(naming.queues_key(), *patterns, repeatable=True))
+        return [bool(answer) for answer in reply]
+
     async def publish(self, channel: str, message: str) -> int:
         """Publishes a message of this process to itself; how many heard it on this server."""
         return int(await self._aside.send(Command(("PUBLISH", channel, message), repeatable=True)))

@@ -123,6 +123,7 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+MAY_HEAR: Final = Script("may_hear")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
 REPORT_PRESENCE: Final = Script("report_presence")
@@ -149,6 +150,7 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    MAY_HEAR,
     LIST_TASKS,
     READ_QUEUES,
     REPORT_PRESENCE,

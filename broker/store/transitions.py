@@ -20,7 +20,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.randomness import new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Retry, is_outcome_of
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
 from broker.store.commands import Batch, Command, Reply, Sender
@@ -52,7 +52,7 @@ class Created(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """One claimed attempt; times in milliseconds of the server's clock."""
+    """One claimed attempt; times in milliseconds of the server's clock. `document`: the task JSON, where asked for."""
 
     uuid: str
     queue: str
@@ -62,6 +62,7 @@ class Claimed(msgspec.Struct, frozen=True):
     created_ms: int
     expires_ms: int
     payload: bytes | None
+    document: bytes | None = None
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -190,8 +191,23 @@ class Transitions:
         )
         return _read_retried(reply, retry)
 
-    async def claim(self, worker: str, lease_ms: int, wishes: Sequence[ClaimWish]) -> list[Claimed]:
+    async def claim(
+        self,
+        worker: str,
+        lease_ms: int,
+        wishes: Sequence[ClaimWish],
+        *,
+        most: int | None = None,
+        wants_documents: bool = False,
+    ) -> list[Claimed]:
         """Takes up to so many tasks of each queue, highest priority first, then oldest.
+
+        Args:
+            worker: Who hears when somebody else ends one of them.
+            lease_ms: How long each is the claimer's.
+            wishes: The queues, in order.
+            most: Tasks in all; without it, only the wishes count.
+            wants_documents: Whether each comes with its task JSON.
 
         Raises:
             UnconfirmedError: Replicas don't confirm the claim. Its tasks are given back, and none are claimed until
@@ -200,7 +216,8 @@ class Transitions:
         if self._claims_in_doubt:
             await self._link.send(Command(("PING",), repeatable=True))
             self._claims_in_doubt = False
-        arguments: list[str | int] = [worker, new_secret(), lease_ms]
+        in_all = sum(wish.most for wish in wishes) if most is None else most
+        arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, _flag(wants_documents)]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
@@ -216,7 +233,7 @@ class Transitions:
 
     def _return(self, claimed: Claimed) -> None:
         """Gives a task back that nobody will run, without waiting for the answer."""
-        command = _requeue_command(claimed.uuid, claimed.lease, failed=False, delay_ms=0, completion=None)
+        command = _requeue(Release(uuid=claimed.uuid, lease=claimed.lease), wants_document=False)
         self._aside.send(command).add_done_callback(_forget_outcome)
 
     async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
@@ -260,20 +277,44 @@ class Transitions:
         Raises:
             TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError
         """
-        return await self._requeue(uuid, lease, failed=True, delay_ms=delay_ms, completion=completion) == Code.REQUEUED
+        failed = Release(uuid=uuid, lease=lease, has_failed=True, error=completion.error, delay_ms=delay_ms)
+        return await self._let_go(failed) == Code.REQUEUED
 
     async def give_back(self, uuid: str, lease: str, delay_ms: int = 0) -> None:
         """Returns a task unharmed; the attempt does not count. Raises as `retry` does."""
-        await self._requeue(uuid, lease, failed=False, delay_ms=delay_ms, completion=None)
+        await self._let_go(Release(uuid=uuid, lease=lease, delay_ms=delay_ms))
 
-    async def defer(self, uuid: str, lease: str) -> None:
-        """Leaves a running task to a third party. Raises as `retry` does."""
-        reply = await self._link.send(
-            scripts.DEFER_TASK.command(naming.task_key(uuid), uuid, lease, "", repeatable=False)
-        )
+    async def defer(self, uuid: str, lease: str, *, expires_ms: int | None = None) -> None:
+        """Leaves a running task to a third party. Raises as `retry` does.
+
+        Args:
+            uuid: The task.
+            lease: A claim's lease.
+            expires_ms: When it expires, unless its own time is over before; None: its own time alone counts.
+        """
+        reply = await self._link.send(_defer(uuid, lease, expires_ms=expires_ms))
         _raise_lost(reply[0], uuid)
         if reply[0] == Code.FINAL:
             raise _already_final(uuid, reply)
+
+    async def release(self, release: Release) -> Changed:
+        """Lets go of a claimed task: its attempt has failed, it is given back, or a third party will finish it.
+
+        Nothing changes where the task has ended already with the very error that is reported here.
+
+        Returns:
+            The task as it is now, with its document.
+
+        Raises:
+            TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError
+        """
+        command = _defer(release.uuid, release.lease, wants_document=True) if release.defers else _requeue(release)
+        reply = await self._link.send(command)
+        _raise_lost(reply[0], release.uuid)
+        state, document = TaskState(reply[1].decode()), reply[2]
+        if reply[0] == Code.FINAL and not _is_reported(release, document):
+            raise _already_final(release.uuid, reply)
+        return Changed(release.uuid, reply[0] != Code.FINAL, state, document)
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
@@ -320,28 +361,42 @@ class Transitions:
     async def _sweep(self, script: scripts.Script, key: str, *arguments: int) -> int:
         return int(await self._aside.send(script.command(key, *arguments, SWEEP_BATCH, repeatable=True)))
 
-    async def _requeue(
-        self, uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None
-    ) -> Code:
-        command = _requeue_command(uuid, lease, failed=failed, delay_ms=delay_ms, completion=completion)
-        reply = await self._link.send(command)
-        _raise_lost(reply[0], uuid)
+    async def _let_go(self, release: Release) -> Code:
+        reply = await self._link.send(_requeue(release, wants_document=False))
+        _raise_lost(reply[0], release.uuid)
         if reply[0] == Code.FINAL:
-            raise _already_final(uuid, reply)
+            raise _already_final(release.uuid, reply)
         return Code(reply[0])
 
 
-def _requeue_command(uuid: str, lease: str, *, failed: bool, delay_ms: int, completion: Completion | None) -> Command:
+def _requeue(release: Release, *, wants_document: bool = True) -> Command:
     return scripts.REQUEUE_TASK.command(
+        naming.task_key(release.uuid),
+        release.uuid,
+        release.lease,
+        _flag(release.has_failed),
+        release.delay_ms,
+        release.error,
+        _flag(wants_document),
+        "" if release.longest_delay_ms is None else release.longest_delay_ms,
+        repeatable=False,
+    )
+
+
+def _defer(uuid: str, lease: str, *, expires_ms: int | None = None, wants_document: bool = False) -> Command:
+    return scripts.DEFER_TASK.command(
         naming.task_key(uuid),
         uuid,
         lease,
-        _flag(failed),
-        delay_ms,
-        completion.error if completion else "",
-        "",
+        _flag(wants_document),
+        "" if expires_ms is None else expires_ms,
         repeatable=False,
     )
+
+
+def _is_reported(release: Release, document: bytes) -> bool:
+    """Whether a task has ended as its worker's last error would end it."""
+    return release.has_failed and is_outcome_of(document, Completion(state=TaskState.FAILED, error=release.error))
 
 
 def _forget_outcome(future: asyncio.Future[Reply]) -> None:
@@ -359,6 +414,7 @@ def _read_claimed(row: list[Any]) -> Claimed:
         created_ms=int(row[5]),
         expires_ms=int(row[6]),
         payload=row[7],
+        document=row[8] if len(row) > 8 else None,
     )
 
 

@@ -30,6 +30,7 @@ SCENARIOS: Final = (
     "watch",
     "values",
     "memory",
+    "replicas",
     "startup",
 )
 RESULTS: Final = Path(__file__).parent / "results.md"

@@ -61,6 +61,11 @@ class ServerAccount:
         """How many channels of this pattern have subscribers."""
         return len(cast("list[bytes]", self._client.pubsub_channels(pattern)))
 
+    def has_replica(self) -> bool:
+        """Whether a replica is in step with it."""
+        replica = self._info("replication").get("slave0", {})
+        return bool(replica.get("state") == "online")
+
     def clear(self) -> None:
         """Forgets all data."""
         self._client.flushall()

@@ -123,6 +123,13 @@ BOUNDS: Final = (
     Bound("watch", "one publish to 10,000 watchers on two instances, s", "the last watcher answered, s", at_most=1),
     Bound("values", "bytes into Redis", "bytes into Redis, times payload and result", at_most=1.05),
     Bound("values", "bytes out of Redis", "bytes out of Redis, times payload and result", at_most=1.05),
+    Bound(
+        "replicas",
+        "CPU a task with BROKER_WAIT_REPLICAS=1, of that with 0",
+        f"wait 1: {_CPU}",
+        at_most=1.25,
+        of=(f"wait 0: {_CPU}",),
+    ),
     Bound("startup", "broker --help, s", "broker --help, s", at_most=0.15),
     Bound("startup", "broker api until it is ready, s", "broker api until it is ready, s", at_most=0.7),
 )

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from broker.child_process import ChildProcess
+from broker.store.embedded import EmbeddedServer
 from tests.bench import processes
 from tests.bench.accounting import ServerAccount, cpu_s
 from tests.bench.load import Accounts
@@ -38,8 +39,14 @@ class Deployment(NamedTuple):
 @contextmanager
 def deployed(*, apis: int = 1, workers: int = 0, **settings: str) -> Iterator[Deployment]:
     """One with so many processes. `settings`: those of the broker's processes, in small letters."""
+    with processes.server() as server, deployed_on(server, apis=apis, workers=workers, **settings) as running:
+        yield running
+
+
+@contextmanager
+def deployed_on(server: EmbeddedServer, *, apis: int = 1, workers: int = 0, **settings: str) -> Iterator[Deployment]:
+    """The same on a server that runs already."""
     with ExitStack() as stack:
-        server = stack.enter_context(processes.server())
         account = ServerAccount(server.url)
         stack.callback(account.close)
         running_workers = [stack.enter_context(processes.worker(server.url, **settings)) for _ in range(workers)]

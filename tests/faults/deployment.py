@@ -57,17 +57,25 @@ class Member:
         service: Its process.
         log: What it writes.
         port: Where it answers; None for a worker.
-        proxy: Its way to the server.
+        proxy: Its way to the server, if it has one of its own.
     """
 
-    def __init__(self, name: str, service: ServiceProcess, log: Path, port: int | None, proxy: FaultyProxy) -> None:
+    def __init__(
+        self, name: str, service: ServiceProcess, log: Path, port: int | None, proxy: FaultyProxy | None = None
+    ) -> None:
         self.name = name
         self.log = log
         self.service = service
         self.port = port
-        self.proxy = proxy
+        self._proxy = proxy
         self.is_in_hand = False
         self.pids: list[int] = []
+
+    @property
+    def proxy(self) -> FaultyProxy:
+        """Its way to the server."""
+        assert self._proxy is not None, f"{self.name} has no proxy of its own"
+        return self._proxy
 
     @property
     def kind(self) -> str:

@@ -83,7 +83,7 @@ async def run(options: Options, folder: Path | None = None) -> tuple[Report, His
         folder, apis=options.apis, workers=options.workers, lease_s=options.lease_s, command=options.command
     ) as running:
         await _disturb_and_load(running, options, executions)
-        await _ask_for_all(running)
+        await ask_for_all(running)
         await running.find_leftovers()
         running.assign_executions(executions)
         running.find_defects()
@@ -134,7 +134,7 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
             raise result
 
 
-async def _ask_for_all(running: Deployment) -> None:
+async def ask_for_all(running: Deployment) -> None:
     """An observer that comes last asks for every task that anybody was told of."""
     caller = Caller(FINAL, running.ports, running.history.calls)
     uuids = {document["uuid"] for call in running.history.calls if (document := call.document) is not None}

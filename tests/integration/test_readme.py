@@ -104,7 +104,7 @@ class Reader:
                 self._run(block)
             case "sh hold" | "sh serve":
                 self._run_in_background(block)
-            case "python":
+            case "python" | "shell":
                 (self._folder / block.note).write_text(self._localized(block.text))
             case "text" | "json":
                 compare = is_as_shown if block.kind == "text" else is_json_as_shown

@@ -16,7 +16,7 @@ import msgspec
 
 from tests.support.promises import check_answer
 
-VALUE_FIELDS: Final = ("payload", "result", "error")
+VALUE_FIELDS: Final = ("payload", "result", "error", "progress")
 TIMEOUT_S: Final = 20.0
 
 Headers = Mapping[str, str]
@@ -79,6 +79,22 @@ class Caller:
     def cancel(self, uuid: str, *, headers: Headers | None = None) -> httpx.Response:
         """cancelTask."""
         return self.call("POST", **_request("POST", "/cancelTask", {"uuid": uuid}, headers))
+
+    def claim(self, *queues: str, **fields: Any) -> httpx.Response:
+        """claimTask; holds nothing unless `wait` says so."""
+        return self.call("POST", **_request("POST", "/claimTask", {"queues": queues, **fields}, None))
+
+    def claim_later(self, *queues: str, **fields: Any) -> Future[httpx.Response]:
+        """A held claimTask."""
+        return self.later("POST", **_request("POST", "/claimTask", {"queues": queues, "wait": 10, **fields}, None))
+
+    def heartbeat(self, uuid: str, lease: str, **fields: Any) -> httpx.Response:
+        """heartbeatTask."""
+        return self.call("POST", **_request("POST", "/heartbeatTask", {"uuid": uuid, "lease": lease, **fields}, None))
+
+    def release(self, uuid: str, lease: str, **fields: Any) -> httpx.Response:
+        """releaseTask."""
+        return self.call("POST", **_request("POST", "/releaseTask", {"uuid": uuid, "lease": lease, **fields}, None))
 
     # Below httpx, which would normalise or refuse some requests
 

@@ -60,7 +60,7 @@ class FakeTransitions:
     async def give_back(self, uuid: str, lease: str, delay_ms: int = 0) -> None:
         await self._meet(Call("give_back", uuid, lease))
 
-    async def defer(self, uuid: str, lease: str) -> None:
+    async def defer(self, uuid: str, lease: str, *, expires_ms: int | None = None) -> None:
         await self._meet(Call("defer", uuid, lease))
 
     async def _meet(self, call: Call) -> None:

@@ -6,7 +6,7 @@ what the last command has printed. `…` stands for anything.
 - `sh dev`, `sh test`: the two commands of the script `start`. `sh docker`: needs Docker.
 - `sh hold`: a call that is held while the next blocks run; `json held` is what it has printed at its end.
 - `sh serve`: runs until the reader stops it; `json served` is a line that it prints.
-- `python NAME`: the content of that file.
+- `python NAME`, `shell NAME`: the content of that file.
 
 A block without a language is a picture.
 """
@@ -24,6 +24,8 @@ README: Final = ROOT / "README.md"
 LANGUAGES: Final = (README, ROOT / "README.zh-CN.md")
 
 ANYTHING: Final = "…"
+FILES: Final = ("python", "shell")
+"""Languages of blocks that are files."""
 
 _block = re.compile(r"^```(?P<language>\w*) ?(?P<note>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _heading = re.compile(r"^(#+) (.+)$", re.MULTILINE)
@@ -44,7 +46,7 @@ class Block:
     @property
     def kind(self) -> str:
         """Language and note in one; a file's name is not part of it."""
-        return self.language if self.language == "python" else f"{self.language} {self.note}".strip()
+        return self.language if self.language in FILES else f"{self.language} {self.note}".strip()
 
 
 class Readme:

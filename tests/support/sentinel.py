@@ -14,7 +14,6 @@ from broker.child_process import ChildProcess
 from broker.store.embedded import ADDRESS, EmbeddedServer, find_binary, free_port
 
 SERVICE: Final = "broker-master"
-DOWN_AFTER_MS: Final = 500
 FAILOVER_TIMEOUT_MS: Final = 4_000
 READY_DEADLINE_S: Final = 30.0
 POLL_S: Final = 0.02
@@ -33,7 +32,13 @@ class SentinelProcess:
         self._folder = folder
         self.port = free_port()
         self.process: ChildProcess | None = None
-        lines = [f"port {self.port}", f"bind {ADDRESS}", f"dir {folder}", "sentinel resolve-hostnames no", *directives]
+        lines = [
+            f"port {self.port}",
+            f"bind {ADDRESS}",
+            f"dir {folder}",
+            f"sentinel announce-ip {ADDRESS}",
+            *directives,
+        ]
         self._configuration.write_text("\n".join(lines) + "\n")
 
     @property
@@ -71,6 +76,8 @@ class Replication:
         sentinels: How many; most of them have to agree.
         options: Of every server.
     """
+
+    down_after_ms = 500
 
     def __init__(
         self, folder: Path, *, replicas: int = 2, sentinels: int = 3, options: dict[str, str] | None = None
@@ -139,7 +146,7 @@ class Replication:
         """Of each sentinel."""
         return [
             f"sentinel monitor {SERVICE} {ADDRESS} {self.way_to(self.servers[0])} {self._count // 2 + 1}",
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
+            f"sentinel down-after-milliseconds {SERVICE} {self.down_after_ms}",
             f"sentinel failover-timeout {SERVICE} {FAILOVER_TIMEOUT_MS}",
             f"sentinel parallel-syncs {SERVICE} 2",
         ]
@@ -170,7 +177,8 @@ class Replication:
             return False
         replicas = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
         good = [one for one in replicas if one["flags"] == "slave" and one["master-link-status"] == "ok"]
-        return len(good) == len(self.servers) - 1
+        others = [_pairs(row) for row in sentinel.ask("SENTINEL", "SENTINELS", SERVICE) or []]
+        return len(good) == len(self.servers) - 1 and all(other["flags"] == "sentinel" for other in others)
 
     def fail_over(self) -> None:
         """Has a sentinel replace the master in an orderly way; returns when all name the new one."""

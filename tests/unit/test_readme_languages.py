@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from broker import handlers
+from broker import handlers, requests
 from broker.requests import DEFAULT_MAX_ATTEMPTS
 from broker.settings import ENVIRONMENT_PREFIX, Settings
 from broker_services.api.operations import OPERATIONS
@@ -116,7 +116,7 @@ def test_every_field_is_in_its_row(readme: Readme) -> None:
     [
         (r"`timeout`\*\*[ （(]+(\d+)", handlers.DEFAULT_TIMEOUT_S),
         (r"`concurrency`[ （(]+(\d+)", handlers.DEFAULT_CONCURRENCY),
-        (r"1[,、] ?2[,、] ?4 \W* ?(\d+)", handlers.BACKOFF_MOST_S),
+        (r"1[,、] ?2[,、] ?4 \W* ?(\d+)", requests.BACKOFF_MOST_S),
         (r"(?:else|否则为) (\d+)[.。]", DEFAULT_MAX_ATTEMPTS),
         (r"`git-timeout` \| \D+(\d+)", git_process.TIME_LIMIT_S),
     ],
@@ -170,5 +170,5 @@ def test_every_scenario_of_bench_is_in_the_table(readme: Readme) -> None:
 
 def test_only_known_kinds_of_blocks(readme: Readme) -> None:
     known = {"", "sh", "sh dev", "sh test", "sh docker", "sh hold", "sh serve"}
-    known |= {"text", "json", "json held", "json served", "python"}
+    known |= {"text", "json", "json held", "json served", "python", "shell"}
     assert {block.kind for block in readme.blocks} <= known

@@ -3,12 +3,13 @@
 -- lease `<fence>.<secret>`: the fence is a counter that never repeats, the secret keeps the lease from being guessed.
 --
 -- KEYS[1]   the first queue's pending key
--- ARGV      1 worker   2 secret   3 lease ms   then, a queue each: queue, most tasks, max attempts where the task
---           names none
--- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false}
+-- ARGV      1 worker   2 secret   3 lease ms   4 most tasks in all   5 "1" when each should carry its task JSON
+--           then, a queue each: queue, most tasks, max attempts where the task names none
+-- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
+--           where it is wanted}
 --
 -- @include clock integer record settle changes
-local worker, secret, now = ARGV[1], ARGV[2], now_ms()
+local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
 local lease_end = integer(now + ARGV[3])
 local claimed = {}
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
@@ -33,11 +34,11 @@ local function claim(uuid, queue, fence, max_attempts)
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
-    read_value(uuid, record, 'payload') }
+    read_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
 end
 
 local function pop_from(queue, wanted, max_attempts)
-  local goal = #claimed + wanted
+  local goal = math.min(#claimed + wanted, most)
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
   while #claimed < goal and most_looks > 0 do
     local popped = redis.call('ZPOPMIN', PENDING .. queue, math.min(goal - #claimed, most_looks))
@@ -60,7 +61,7 @@ local function claim_from(queue, wanted, max_attempts)
   end
 end
 
-for i = 4, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
   claim_from(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2])
 end
 write_changes()

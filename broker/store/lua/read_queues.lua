@@ -31,8 +31,7 @@ end
 local function numbers(queue)
   local claimable = redis.call('ZCARD', PENDING .. queue)
   local counts = redis.call('HMGET', QUEUE .. queue, 'running', 'deferred', 'delayed')
-  local workers = count_present(WORKERS .. queue, now)
-  local _, waiters = count_present(WAITERS .. queue, now)
+  local workers, waiters = sum_present(WORKERS .. queue, now), sum_present(WAITERS .. queue, now)
   return { queue, claimable, tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
     claimable > 0 and age_of_oldest(queue) or false, workers, waiters }
 end

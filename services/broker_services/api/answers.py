@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -23,6 +23,9 @@ class Answer:
     """What a call gives back; `asgi_headers` adds what every answer carries."""
 
     __slots__ = ("body", "content_type", "etag", "headers", "problem", "status")
+
+    on_lost: Callable[[], None] | None = None
+    """Called when nobody heard of the answer; see `FollowedAnswer`."""
 
     def __init__(
         self,
@@ -50,6 +53,18 @@ class Answer:
         if self.status not in _WITHOUT_BODY:
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
+
+
+class FollowedAnswer(Answer):
+    """A JSON answer that somebody must hear of: `on_lost` is called when its caller was gone before it was sent."""
+
+    __slots__ = ("on_lost",)
+
+    def __init__(
+        self, status: int, body: bytes, headers: Sequence[Header] = (), *, on_lost: Callable[[], None]
+    ) -> None:
+        super().__init__(status, body, headers)
+        self.on_lost = on_lost
 
 
 def json_answer(document: Any, status: int = 200) -> Answer:

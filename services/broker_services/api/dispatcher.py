@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
 from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
 from broker_services.api.calls.shared import Api
+from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS
 from broker_services.api.operations import BY_PARENT, BY_PATH, METHODS, Operation
@@ -48,7 +50,10 @@ class Dispatcher:
         self._measures.answered(operation.name, answer.status, perf_counter() - started, was_held=request.is_held)
         if answer.problem is not None:
             self._measures.problems[answer.problem] += 1
-        await write(answer, send)
+        if answer.on_lost is None:
+            await write(answer, send)
+        elif not await _write_followed(answer, answer.on_lost, scope, send):
+            self._measures.callers_gone[operation.name] += 1
 
     async def _answer(self, operation: Operation, request: HttpRequest) -> Answer:
         try:
@@ -114,6 +119,22 @@ def _refuse_unmeant(request: HttpRequest) -> None:
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")
     if (request.header(b"sec-fetch-site") or "").strip().lower() == "cross-site":
         raise HttpError("forbidden", "A page of another site may not change anything by GET; use POST.")
+
+
+async def _write_followed(answer: Answer, on_lost: Callable[[], None], scope: Scope, send: Send) -> bool:
+    """Sends an answer unless its caller has left, and has its fate followed; whether there was somebody to send it to.
+
+    Another server than the product's own, such as a test's, does not follow.
+    """
+    connection = connection_of(scope)
+    if connection is None:
+        await write(answer, send)
+        return True
+    following = connection.follow(on_lost)
+    if following is not None:
+        await write(answer, send)
+        following.is_written = True
+    return following is not None
 
 
 async def write(answer: Answer, send: Send) -> None:

@@ -41,6 +41,12 @@ def _hub(broker: Broker) -> Iterator[Metric]:
         "broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.subscriptions.is_delivering
     )
     yield metrics.gauge("broker_held_waits", "Calls held now.", hub.held)
+    yield metrics.gauge("broker_held_claims", "Claims held now.", broker.claiming.waiting)
+    yield metrics.counter(
+        "broker_claims_returned",
+        "Tasks given back since their claimer was gone before it heard of them.",
+        broker.claiming.returned,
+    )
     yield metrics.gauge(
         "broker_channels_desired", "Channels that somebody waits on, or did just now.", hub.subscriptions.desired
     )

@@ -5,6 +5,7 @@ time, where its own waits for ever. It also notices that a caller has left who s
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from broker_services.api.corked import CorkedTransport
+from broker_services.api.delivery import CONNECTION, Following, has_left, has_missed
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
 
@@ -54,6 +56,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_message = False
         self._too_slow: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
+        self._following: Following | None = None
+        # Weak, since the scope is the protocol's own: a circle would outlive each connection.
+        self._reference = weakref.ref(self)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Opens the connection, which must say something within the keep-alive time."""
@@ -66,7 +71,14 @@ class BoundedProtocol(HttpToolsProtocol):
         for cycle in self._behind:
             cycle.disconnected = True
             cycle.message_event.set()
+        if self._following is not None:
+            self._end_following(is_lost=exc is not None and self.flow.write_paused)
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The caller has closed its end; what has not reached it by now never will."""
+        if self._following is not None:
+            self._end_following(is_lost=self._has_unsent() or has_missed(self._descriptor))
 
     def data_received(self, data: bytes) -> None:
         """Parses, and refuses a head that is too long before it has an end."""
@@ -82,6 +94,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        self.scope[CONNECTION] = self._reference  # type: ignore[typeddict-unknown-key]
+        if self._following is not None and self._following.is_written:
+            # Whoever asks on has read the answer.
+            self._following = None
         self._received = self._chunk
         self._is_in_head = self._is_in_message = True
 
@@ -121,6 +137,32 @@ class BoundedProtocol(HttpToolsProtocol):
         self._behind = [cycle for cycle in (*self._behind, previous) if not cycle.response_complete]
         if len(self.pipeline) <= MOST_PIPELINED:
             self.flow.resume_reading()
+
+    # Answers that must not be lost unnoticed
+
+    def follow(self, on_lost: Callable[[], None]) -> Following | None:
+        """Has `on_lost` called when the answer that is written next turns out to have reached nobody.
+
+        Where that is so already, it is called at once, and None returned: there is no use in writing.
+        """
+        if self.transport.is_closing() or has_left(self._descriptor):
+            on_lost()
+            return None
+        self._following = Following(on_lost)
+        return self._following
+
+    def _end_following(self, *, is_lost: bool) -> None:
+        following, self._following = self._following, None
+        if following is not None and (is_lost or not following.is_written):
+            following.on_lost()
+
+    def _has_unsent(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
+
+    @property
+    def _descriptor(self) -> int:
+        descriptor: int = self.transport.get_extra_info("socket").fileno()
+        return descriptor
 
     # Time
 

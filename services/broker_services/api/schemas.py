@@ -52,6 +52,28 @@ class ChangedTask(Task, kw_only=True):
     changed: Annotated[bool, Meta(description="False when it had ended with the same outcome already.")]
 
 
+class ClaimedTask(Task, kw_only=True):
+    """A task to work on."""
+
+    lease: Annotated[str, Meta(description="The right to renew and to end it; nobody else knows it.")]
+    lease_expires_at: Time
+    payload: Annotated[Any, Meta(description="As its creator sent it; absent when there was none.")] = None
+
+
+class Claim(msgspec.Struct, kw_only=True):
+    """What a claim has got."""
+
+    tasks: list[ClaimedTask]
+
+
+class Heartbeat(msgspec.Struct, kw_only=True):
+    """Whether a task is still its worker's."""
+
+    cancelled: Annotated[bool, Meta(description="True when somebody else has ended it: stop working on it.")]
+    lease_expires_at: Time | None = None
+    state: Annotated[TaskState | None, Meta(description="How it has ended.")] = None
+
+
 class Tasks(msgspec.Struct, kw_only=True):
     """A page of tasks."""
 
@@ -70,7 +92,9 @@ class Queue(msgspec.Struct, kw_only=True):
     oldest_pending_age: Annotated[
         float | None, Meta(description="Seconds since the creation of the oldest claimable task; null without any.")
     ]
-    workers: Annotated[int, Meta(description="Worker processes; one that died counts for some ten seconds more.")]
+    workers: Annotated[
+        int, Meta(description="Worker processes, and claims held over HTTP; what died counts for ten seconds more.")
+    ]
     waiters: Annotated[int, Meta(description="Calls held for tasks of the queue, some two seconds ago.")]
     limits: Annotated[None, Meta(description="Reserved.")] = None
 

@@ -78,7 +78,7 @@ def test_the_flags(name: str) -> None:
     """A full store takes no new tasks, and must drain by all other ways."""
     expected = {
         **dict.fromkeys(("create_tasks", "retry_task", "take_exclusive_wait", "publish_value"), "#!lua"),
-        **dict.fromkeys(("read_task", "find_ended", "list_tasks", "read_queues"), "#!lua flags=no-writes"),
+        **dict.fromkeys(("read_task", "find_ended", "list_tasks", "read_queues", "may_hear"), "#!lua flags=no-writes"),
         **dict.fromkeys(("read_values", "read_changes"), "#!lua flags=no-writes"),
     }
     assert text_of(name).splitlines()[0] == expected.get(name, "#!lua flags=allow-oom")

@@ -1,6 +1,6 @@
 -- @include integer
 -- Who is there for a queue: a sorted set of processes, scored `seconds until which it counts·2^20 + number`, so that the
--- dead are those of the lowest scores. The number is what the process reports: itself, or the calls that it holds.
+-- dead are those of the lowest scores. The number is what the process reports: 1 for a worker, or the calls that it holds.
 local NUMBERS = 1048576
 
 -- set_present(key, process, number, until_ms): number 0 takes the process out.
@@ -17,12 +17,12 @@ local function drop_absent(key, now)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. integer(math.floor(now / 1000) * NUMBERS))
 end
 
--- count_present(key, now): how many processes are there, and the sum of their numbers.
-local function count_present(key, now)
+-- sum_present(key, now): the sum of the numbers of all processes that are there.
+local function sum_present(key, now)
   local scores = redis.call('ZRANGEBYSCORE', key, integer(math.floor(now / 1000) * NUMBERS), '+inf', 'WITHSCORES')
   local sum = 0
   for i = 2, #scores, 2 do
     sum = sum + scores[i] % NUMBERS
   end
-  return #scores / 2, sum
+  return sum
 end

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from broker_services.api.operations import health, queues, tasks, watch
+from broker_services.api.operations import health, queues, tasks, watch, work
 from broker_services.api.operations.operation import Operation, Outcome
 from broker_services.api.operations.paths import ParameterPath, methods_by_path, parameter_paths
 
-OPERATIONS: Final = (*tasks.OPERATIONS, *queues.OPERATIONS, *watch.OPERATIONS, *health.OPERATIONS)
+OPERATIONS: Final = (*tasks.OPERATIONS, *work.OPERATIONS, *queues.OPERATIONS, *watch.OPERATIONS, *health.OPERATIONS)
 BY_PATH: Final[Mapping[str, Operation]] = {
     operation.path: operation for operation in OPERATIONS if operation.parameter is None
 }
