@@ -111,14 +111,13 @@ class _Watch:
         """Whether Redis has told of all namespaces since the watch registered."""
         return all(entry.is_read for entry in self.entries)
 
-    @property
-    def knowledge(self) -> list[Wanted]:
-        """What its caller knows: for one who came without a version, the one that was there then."""
-        return [Wanted(entry.namespace.name, entry.known) for entry in self.entries]
+    def end(self) -> _Ended:
+        """What has come of it."""
+        # For a caller who came without a version, the one that was there then.
+        knowledge = [Wanted(entry.namespace.name, entry.known) for entry in self.entries]
+        return _Ended(self._seen(), knowledge, self.is_read)
 
-    @property
-    def seen(self) -> Seen:
-        """What its caller is told."""
+    def _seen(self) -> Seen:
         changed: list[StoredValue] = []
         size = 0
         for entry in self.entries:
@@ -127,6 +126,14 @@ class _Watch:
                 changed.append(change)
                 size += len(change.document)
         return Seen(changed, self.entries[0].known)
+
+
+class _Ended(NamedTuple):
+    """What has come of a watch: what its caller is told, and knows, and whether Redis has told anything."""
+
+    seen: Seen
+    knowledge: list[Wanted]
+    is_read: bool
 
 
 class _Namespace:
@@ -247,14 +254,14 @@ class Watches:
             raise _never_told()
         return looked.seen
 
-    async def _hold(self, wanted: Sequence[Wanted], seconds: float, *, is_look: bool = False) -> _Watch:
+    async def _hold(self, wanted: Sequence[Wanted], seconds: float, *, is_look: bool = False) -> _Ended:
         watch = _Watch(DeferredResult(0 if self._is_ending else seconds, self._deadlines), is_look=is_look)
         self._join(watch, wanted)
         try:
             await watch.deferred.wait()
+            return watch.end()
         finally:
             self._leave(watch)
-        return watch
 
     def _join(self, watch: _Watch, wanted: Sequence[Wanted]) -> None:
         self._held += 1
@@ -276,6 +283,9 @@ class Watches:
             namespace.entries.discard(entry)
             if not namespace.entries and self._namespaces.get(namespace.name) is namespace:
                 del self._namespaces[namespace.name]
+                namespace.fresh.clear()
+        # They know each other, and are not to wait for the garbage collector.
+        watch.entries.clear()
 
     # Messages
 
@@ -303,12 +313,15 @@ class Watches:
             if not self._due:
                 self._is_due.clear()
                 await self._is_due.wait()
-            batch = list(islice(self._due, NAMESPACES_PER_SCRIPT))
-            for namespace in batch:
-                del self._due[namespace]
-            watched = [namespace for namespace in batch if namespace.entries]
-            if watched:
-                await self._read(watched)
+            await self._read_next()
+
+    async def _read_next(self) -> None:
+        batch = list(islice(self._due, NAMESPACES_PER_SCRIPT))
+        for namespace in batch:
+            del self._due[namespace]
+        watched = [namespace for namespace in batch if namespace.entries]
+        if watched:
+            await self._read(watched)
 
     async def _read(self, namespaces: list[_Namespace]) -> None:
         asked = [namespace.ask() for namespace in namespaces]

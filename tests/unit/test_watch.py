@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -239,6 +240,28 @@ async def test_many_are_answered_a_few_at_a_time_from_one_read(
     assert reads - reads_before <= 2
     told = await asyncio.gather(*held)
     assert len({id(one.raw) for one in told if one is not None}) == 1
+
+
+async def test_what_has_ended_leaves_nothing_for_the_garbage_collector(a: Broker) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        version = await a.publish("n", 1)
+        given_up = [watching(a, version) for _ in range(3)]
+        await asyncio.sleep(0)
+        for one in given_up:
+            one.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        held = [watching(a, known) for known in (version, None, "0")]
+        await until_read(a, 2)
+        await a.publish("n", 2)
+        await asyncio.gather(*held)
+        await a.watch("n", "0", timeout=0)
+        del given_up, held, one
+        left = [one for one in gc.get_objects() if type(one).__module__ == watch_module.__name__]
+    finally:
+        gc.enable()
+    assert [type(one).__name__ for one in left if not isinstance(one, type)] == ["Watches"]
 
 
 async def test_an_ending_process_answers_all_and_holds_no_more(a: Broker) -> None:
