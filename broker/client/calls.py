@@ -65,6 +65,12 @@ def query_call(uuid: str, target: str | None = None) -> Call:
     return Call(method="GET", target=target or own, uuid=uuid, holds=True)
 
 
+def events_call(uuid: str, after: str | None) -> Call:
+    """`GET /taskEvents`, as lines of JSON, behind the event of that id."""
+    headers = {"Accept": "application/x-ndjson", **({} if after is None else {"Last-Event-ID": after})}
+    return Call(method="GET", target=f"/taskEvents?{httpx.QueryParams({'uuid': uuid})}", uuid=uuid, headers=headers)
+
+
 def list_call(*, queue: str | None, state: str | None, cursor: str | None, limit: int) -> Call:
     """`GET /tasks`."""
     given = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,11 +22,13 @@ from broker.client.answers import (
     task_of,
 )
 from broker.client.calls import Call, failure, idempotency_headers, list_call, query_call, value
+from broker.client.events import Following
 from broker.client.pacing import Clock
 from broker.client.session import Session
 from broker.client.uploads import Uploadable, upload_call
 from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
+from broker.task_event import TaskEvent
 
 IDLE_CONNECTIONS: Final = 100
 
@@ -249,6 +251,24 @@ class BrokerClient:
         headers = idempotency_headers(secrets.token_hex(16) if idempotency_key is None else idempotency_key)
         call = Call(method="POST", target="/retryTask", uuid=uuid, fields={"uuid": uuid}, headers=headers)
         return task_of(await self._session.ask(call), self)
+
+    def events(self, uuid: str, *, after: str | None = None) -> AsyncGenerator[TaskEvent, None]:
+        """Follows a task: the values of its progress as they come, then its end, which is the last.
+
+        A stream that breaks off is gone on with, at whichever instance answers. Close it (`contextlib.aclosing`) when
+        leaving early.
+
+        Args:
+            uuid: The task.
+            after: The `id` of the event to go on behind; from the first that is kept when not given. Should what
+                follows it not be kept any more, a `reset` comes first, with the task as it is.
+
+        Raises:
+            TaskNotFoundError: No record of it.
+            TooManyWaitersError: No more calls are held there.
+            BrokerError: Anything else that the API refused, or that kept it from answering for `patience_s`.
+        """
+        return Following(self._session, uuid, after, self).events()
 
     async def list(
         self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50
