@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     )
     from broker.settings import Settings
     from broker.task import DEFERRED, Task, TaskFailure, TaskState
+    from broker.task_event import EventKind, TaskEvent
     from broker.worker import Worker
 
 _HOMES = {
     "Broker": "broker.broker",
     "Settings": "broker.settings",
     "Worker": "broker.worker",
+    **dict.fromkeys(("EventKind", "TaskEvent"), "broker.task_event"),
     **dict.fromkeys(("DEFERRED", "Task", "TaskFailure", "TaskState"), "broker.task"),
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "Broker",
     "BrokerError",
     "ConfigurationError",
+    "EventKind",
     "IdempotencyMismatchError",
     "InvalidRequestError",
     "LeaseLostError",
@@ -60,6 +63,7 @@ __all__ = [
     "TaskAlreadyFinalError",
     "TaskConflictError",
     "TaskError",
+    "TaskEvent",
     "TaskFailedError",
     "TaskFailure",
     "TaskNotFoundError",

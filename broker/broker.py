@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 from msgspec import Raw
 
 from broker import values
 from broker.background import Background
 from broker.capacity import Capacity
 from broker.claiming import Claiming
+from broker.deadlines import MOST_S
 from broker.errors import result_of
+from broker.events import EventStream, EventStreams
 from broker.exclusive import ExclusiveHolding
 from broker.holding import Holding
 from broker.naming import DEFAULT_QUEUE
@@ -26,12 +30,14 @@ from broker.recovery import Recovery
 from broker.requests import (
     ChangeRequest,
     CreateRequest,
+    EventsRequest,
     HeartbeatRequest,
     ListRequest,
     NamespaceRequest,
     ReleaseRequest,
     RetryRequest,
     WatchRequest,
+    checked_timeout,
     completion,
     convert,
     milliseconds,
@@ -50,6 +56,7 @@ from broker.store.topology import Topology
 from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
+from broker.task_event import EventKind, TaskEvent
 from broker.watch import Watches
 from broker.watched import Wanted
 
@@ -95,7 +102,12 @@ class Broker:
         """
         topology = Topology.from_url(self.settings.redis_url)
         self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._store = Session(topology, name=self.name, wait_replicas=self.settings.wait_replicas)
+        self._store = Session(
+            topology,
+            name=self.name,
+            wait_replicas=self.settings.wait_replicas,
+            events_kept=self.settings.events_kept,
+        )
         self.transitions = self._store.transitions
         self.queries = self._store.queries
         self.subscriptions = Subscriptions(
@@ -108,6 +120,7 @@ class Broker:
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.capacity = Capacity(self.settings.max_waiters)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
+        self.event_streams = EventStreams(self.subscriptions, self.hub, self._store.event_log, self.capacity)
         self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
         self.claiming = Claiming(
             self.hub, self.transitions, self.queries, self.capacity, lease_s=self.settings.lease_s, name=self.name
@@ -120,6 +133,7 @@ class Broker:
             await self._store.close()
             raise
         self.hub.start()
+        self.event_streams.start()
         self.claiming.start()
         self._presences = (
             Presence(partial(self.transitions.report_waiters, self.name), lambda: self.hub.held_by_queue),
@@ -140,6 +154,7 @@ class Broker:
         await self._background.cancel()
         await asyncio.gather(*[presence.leave() for presence in self._presences])
         await self.watches.close()
+        await self.event_streams.close()
         await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
@@ -254,7 +269,7 @@ class Broker:
             "max_attempts": max_attempts,
             "exclusive": exclusive,
         }
-        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        wait_s = checked_timeout(timeout, self.settings.wait_default_s)
         task = task_from_json((await self._create(fields, idempotency_key, wait_s=wait_s)).document, self)
         return result_of(task, wait_s)
 
@@ -339,6 +354,35 @@ class Broker:
         fields = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}
         page = await self.list_stored(convert(fields, ListRequest))
         return TaskPage([task_from_json(item.document, self) for item in page.items], page.cursor)
+
+    async def events(self, uuid: str, *, after: str | None = None) -> AsyncGenerator[TaskEvent, None]:
+        """Follows a task: the values of its progress as they come, then its end, which is the last.
+
+        Close it (`contextlib.aclosing`) when leaving early. It also ends, without a last event, when this broker is
+        closed.
+
+        Args:
+            uuid: The task.
+            after: The `id` of the event to go on behind; from the first that is kept when not given. Should what
+                follows it not be kept any more, a `reset` comes first, with the task as it is.
+
+        Raises:
+            TaskNotFoundError: There is no record of the task.
+            TooManyWaitersError: No more calls are held here.
+            InvalidRequestError, StoreUnavailableError
+        """
+        stream = await self.event_streams.open(convert({"uuid": uuid}, EventsRequest).uuid, after)
+        if stream is not None:
+            with closing(stream):
+                async for found in self._told(stream):
+                    yield found
+
+    async def _told(self, stream: EventStream) -> AsyncIterator[TaskEvent]:
+        while not stream.is_over:
+            for found in await stream.next(MOST_S):
+                is_value = found.kind is EventKind.PROGRESS
+                data = orjson.loads(found.data) if is_value else task_from_json(found.data, self)
+                yield TaskEvent(id=found.id, kind=found.kind, data=data, raw=found.data)
 
     async def queues(self) -> Sequence[QueueNumbers]:
         """What each known queue holds, and who is there for it."""

@@ -25,7 +25,10 @@ class Capacity:
     @property
     def held(self) -> int:
         """Calls held now."""
-        return sum(held() for held in self._kinds)
+        held = 0
+        for count in self._kinds:
+            held += count()
+        return held
 
     def refuse_beyond(self) -> None:
         """Raises TooManyWaitersError when no more calls may be held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from broker.deadlines import Deadlines
@@ -66,10 +67,14 @@ class DeferredResult(Generic[T]):
             self._future.exception()
         self._future.cancel()
 
-    async def wait(self) -> T | None:
+    def call_when_settled(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called soon after the wait is over, for whoever waits for other things too."""
+        self._future.add_done_callback(lambda _: callback())
+
+    def wait(self) -> Awaitable[T | None]:
         """The result, or None when the time was over first.
 
         Raises:
             Exception: What `set_error` was given.
         """
-        return await self._future
+        return self._future

@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 DEFAULT_QUEUE: Final = "createbranch"
+UPLOAD_QUEUE: Final = "uploadpicture"
+"""Of uploaded files, which the built-in worker makes thumbnails of."""
 HELD_QUEUE: Final = "deferredresult"
 """Of the results that a user's own web application holds calls for, unless it names another."""
 
@@ -80,6 +82,16 @@ def worker_channel(worker: str) -> str:
     return worker_channel_prefix() + worker
 
 
+def events_channel_prefix() -> str:
+    """What a uuid is appended to for its events, each `-` as `.`, which no uuid has."""
+    return "broker:events:"
+
+
+def events_channel(uuid: str) -> str:
+    """Where it is said that a task has one event more. With its hyphens a uuid could hold an infix of above."""
+    return events_channel_prefix() + uuid.replace("-", ".")
+
+
 def published_channel() -> str:
     """Where every process hears which namespace has changed: one channel, since a namespace may contain an infix."""
     return "broker:published"
@@ -106,6 +118,16 @@ def values_prefix() -> str:
 def values_key(uuid: str) -> str:
     """Hash: those values that are too long for the record, as the bytes that were received."""
     return values_prefix() + uuid
+
+
+def events_prefix() -> str:
+    """What a uuid is appended to for the task's events."""
+    return KEY_PREFIX + "events:"
+
+
+def events_key(uuid: str) -> str:
+    """List: the values of a task's progress as they were received, as many as are kept, oldest first."""
+    return events_prefix() + uuid
 
 
 def pending_prefix() -> str:
@@ -246,3 +268,8 @@ def exclusive_idempotency_prefix() -> str:
 def sweep_turn_key() -> str:
     """String, short-lived: some process is sweeping just now, so the others need not."""
     return KEY_PREFIX + "sweep-turn"
+
+
+def upload_turn_key() -> str:
+    """String, short-lived: some process is looking for files that no task needs, so the others need not."""
+    return KEY_PREFIX + "upload-turn"

@@ -49,4 +49,9 @@ def new_version() -> str:
 
 def new_secret() -> str:
     """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return urlsafe_b64encode(_source.take())[:22].decode()
+    return _source.take().hex()
+
+
+def new_report() -> str:
+    """48 random bits that name one report of progress: only the last few of one task are ever compared."""
+    return new_secret()[:8]

@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: Seconds = 86_400.0
     finished_max: Count = 1_000_000
     finished_max_mb: Count = 1_024
+    events_kept: Count = 2_000
     max_waiters: Count = 15_000
     queue_max_pending: Count = 100_000
     queue_full: Literal["reject", "drop-oldest"] = "reject"
@@ -40,6 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: Count = 262_144
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
+    upload_max_bytes: Count = 20_971_520
+    upload_url: Annotated[str, Meta(min_length=1)] = "uploads"
+    upload_threads: Annotated[int, Meta(ge=1, le=1_024)] = 16
+    upload_queue: Count = 5_000
     drain_s: MaybeSeconds = 10.0
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
     get_writes: Literal["on", "off"] = "on"

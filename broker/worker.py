@@ -190,7 +190,12 @@ class _WorkerProcess:
         self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
         self._lease_ms = milliseconds(settings.lease_s)
         topology = Topology.from_url(settings.redis_url)
-        self._store = Session(topology, name=f"worker-{self._name}", wait_replicas=settings.wait_replicas)
+        self._store = Session(
+            topology,
+            name=f"worker-{self._name}",
+            wait_replicas=settings.wait_replicas,
+            events_kept=settings.events_kept,
+        )
         self._transitions = self._store.transitions
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)

@@ -26,7 +26,7 @@ class Call:
         fields: The members of the JSON body of a POST, None for absent.
         headers: More headers.
         holds: Whether the call takes a `wait`.
-        content: The whole body, where that is no object of fields.
+        body: The whole body, where that is no object of fields.
         repeatable: Whether a second run changes nothing more; any other call is sent again only if it never arrived.
     """
 
@@ -36,7 +36,7 @@ class Call:
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     holds: bool = False
-    content: bytes | None = None
+    body: bytes | None = None
     repeatable: bool = True
 
     @property
@@ -47,26 +47,35 @@ class Call:
     def url(self, base: httpx.URL, hold_s: float) -> httpx.URL:
         """The address to ask, with `wait` in the query where that is its place."""
         url = httpx.URL(str(base).rstrip("/") + self.target)
-        return url.copy_set_param("wait", _seconds(hold_s)) if self.holds and not self.writes else url
+        return url.copy_set_param("wait", seconds(hold_s)) if self.holds and not self.writes else url
 
-    def body(self, hold_s: float) -> bytes | None:
-        """The JSON body; None for a GET.
+    def content(self, hold_s: float) -> Mapping[str, Any]:
+        """What httpx takes as the body, with its headers; nothing but headers for a GET.
 
         Raises:
             InvalidRequestError: A value has no word in JSON.
         """
-        if self.content is not None or not self.writes:
-            return self.content
+        if self.body is not None:
+            return {"content": self.body, "headers": {"Content-Type": "application/json", **self.headers}}
+        if not self.writes:
+            return {"headers": dict(self.headers)}
         given = {name: value for name, value in self.fields.items() if value is not None}
         if self.holds:
-            given["wait"] = _seconds(hold_s)
-        return _dump(given, "The request")
+            given["wait"] = seconds(hold_s)
+        headers = {"Content-Type": "application/json", **self.headers}
+        return {"content": _dump(given, "The request"), "headers": headers}
 
 
 def query_call(uuid: str, target: str | None = None) -> Call:
     """`GET /queryTaskState`, or the place that a `Location` named for it."""
     own = f"/queryTaskState?{httpx.QueryParams({'uuid': uuid})}"
     return Call(method="GET", target=target or own, uuid=uuid, holds=True)
+
+
+def events_call(uuid: str, after: str | None) -> Call:
+    """`GET /taskEvents`, as lines of JSON, behind the event of that id."""
+    headers = {"Accept": "application/x-ndjson", **({} if after is None else {"Last-Event-ID": after})}
+    return Call(method="GET", target=f"/taskEvents?{httpx.QueryParams({'uuid': uuid})}", uuid=uuid, headers=headers)
 
 
 def list_call(*, queue: str | None, state: str | None, cursor: str | None, limit: int) -> Call:
@@ -93,13 +102,13 @@ def publish_call(namespace: str, given: Any, json_text: bytes | str | None) -> C
         InvalidRequestError: The value has no word in JSON, or is given twice.
         MalformedJsonError: The text is not JSON.
     """
-    content = _dump(value(given, json_text, "value"), "`value`")
-    return Call(method="POST", target=f"/publish/{_segment(namespace)}", uuid="", content=content, repeatable=False)
+    body = _dump(value(given, json_text, "value"), "`value`")
+    return Call(method="POST", target=f"/publish/{_segment(namespace)}", uuid="", body=body, repeatable=False)
 
 
 def unpublish_call(namespace: str) -> Call:
     """`DELETE /publish/{namespace}`."""
-    return Call(method="DELETE", target=f"/publish/{_segment(namespace)}", uuid="", content=b"", repeatable=False)
+    return Call(method="DELETE", target=f"/publish/{_segment(namespace)}", uuid="", body=b"", repeatable=False)
 
 
 def target_of(location: str | None, base: httpx.URL) -> str | None:
@@ -179,5 +188,5 @@ def _dump(given: Any, what: str) -> bytes:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.") from None
 
 
-def _seconds(duration_s: float) -> float | int:
+def seconds(duration_s: float) -> float | int:
     return round(duration_s, 3) if duration_s % 1 else int(duration_s)

@@ -86,6 +86,12 @@ class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     wait: Wait | None = None
 
 
+class EventsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Follows a task: what it reports, until it has ended."""
+
+    uuid: Uuid
+
+
 class RetryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Asks for a new task like one that has failed or expired."""
 
@@ -181,9 +187,14 @@ def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str
         max_attempts=request.max_attempts,
         seal=new_secret(),
         idempotency=_idempotency_digest(request.queue, idempotency_key),
-        most_pending=settings.queue_max_pending,
+        most_pending=_most_pending(request.queue, settings),
         drops_oldest=settings.queue_full == "drop-oldest",
     )
+
+
+def _most_pending(queue: str, settings: Settings) -> int:
+    """Uploaded files take room until they are processed, so fewer of them may wait."""
+    return settings.upload_queue if queue == naming.UPLOAD_QUEUE else settings.queue_max_pending
 
 
 def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | None = None) -> Retry:

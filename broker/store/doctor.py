@@ -7,9 +7,8 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
-import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -18,13 +17,11 @@ from redis.retry import Retry
 from broker import naming
 from broker.errors import ConfigurationError, StoreUnavailableError
 from broker.randomness import new_secret
-from broker.store import rights
+from broker.store import doctor_replication, rights
 from broker.store.embedded import OLDEST_VERSIONS
+from broker.store.findings import Finding, Patient, Role, Status
 from broker.store.server import Server
 from broker.store.topology import Standalone, Topology
-
-Status = Literal["ok", "warn", "fail", "skipped"]
-Role = Literal["api", "worker"]
 
 ANSWER_DEADLINE_S: Final = 3.0
 DELIVERY_DEADLINE_S: Final = 2.0
@@ -33,36 +30,16 @@ SLOW_PING_MS: Final = 5.0
 SMALLEST_OUTPUT_BUFFER: Final = 8 * 2**20
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `skipped` is what this user isn't allowed to see."""
-
-    name: str
-    status: Status
-    message: str
-
-
-class Patient(NamedTuple):
-    """The server under examination."""
-
-    client: Any  # redis-py leaves its answers untyped
-    address: str
-    user: str
-    queues: Sequence[str]
-    role: Role | None
-
-    def info(self, section: str) -> Mapping[str, Any]:
-        """A section of INFO."""
-        answer: Mapping[str, Any] = self.client.execute_command("INFO", section)
-        return answer
-
-
-def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Role | None = None) -> list[Finding]:
+def examine(
+    url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Role | None = None, wait_replicas: int = 0
+) -> list[Finding]:
     """Looks at a server the way API instances and workers use it.
 
     Args:
         url: As `BROKER_REDIS_URL`, with the user whose rights are to be checked.
         queues: The queues that the user's channels are checked for.
         role: Whose rights the user must have. None: those of one of the two; that the others are missing is a warning.
+        wait_replicas: How many replicas have to confirm.
 
     Raises:
         ConfigurationError: The URL or a queue's name cannot be used.
@@ -70,10 +47,12 @@ def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Rol
     for queue in queues:
         if not naming.is_queue(queue):
             raise ConfigurationError(f"{queue!r} cannot be the name of a queue: it must match {naming.QUEUE_PATTERN}.")
+    topology = Topology.from_url(url)
+    found = doctor_replication.sentinels(topology)
     try:
-        server = _master_of(Topology.from_url(url))
+        server = _master_of(topology)
     except StoreUnavailableError as error:
-        return [Finding("connection", "fail", f"{error} Check the URL, and that the sentinels run.")]
+        return [*found, Finding("connection", "fail", f"{error} Check the URL, and that the sentinels run.")]
     client: Any
     with redis.Redis(
         **server.client_options(),
@@ -85,9 +64,14 @@ def examine(url: str, queues: Sequence[str] = (naming.DEFAULT_QUEUE,), role: Rol
     ) as client:
         connection = _connection(client, server.address)
         if connection.status == "fail":
-            return [connection]
-        patient = Patient(client, server.address, server.username or "default", queues, role)
-        return [connection, *(finding for name, check in _checks.items() for finding in _checked(name, check, patient))]
+            return [*found, connection]
+        user = server.username or "default"
+        patient = Patient(client, server.address, user, queues, role, wait_replicas, topology.is_watched)
+        return [
+            *found,
+            connection,
+            *(finding for name, check in _checks.items() for finding in _checked(name, check, patient)),
+        ]
 
 
 def _master_of(topology: Topology) -> Server:
@@ -241,6 +225,8 @@ def _rights(patient: Patient) -> Iterator[Finding]:
         rule = f"ACL SETUSER {user} +eval"
         yield Finding("rights", "fail", f"The user {user} may not run EVAL ({rule}): its other rights cannot be seen.")
         return
+    if patient.wait_replicas:
+        common += rights.missing(patient.client, patient.user, rights.confirmation_rights())
     yield _verdict("rights", user, common, "fail", f"The user {user} may run every script on the broker's keys.")
     missing: dict[Role, list[str]] = {
         "api": _missing(patient, rights.api_rights),
@@ -261,6 +247,7 @@ _fit_for: Final[dict[Role, str]] = {
 _checks: Final[dict[str, Callable[[Patient], Iterator[Finding]]]] = {
     "version": _version,
     "role": _role,
+    "replicas": doctor_replication.replicas,
     "latency": _latency,
     "eviction": _eviction,
     "persistence": _persistence,

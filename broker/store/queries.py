@@ -66,6 +66,13 @@ class QueueNumbers(msgspec.Struct, frozen=True, kw_only=True):
     waiters: int
 
 
+class Fileless(msgspec.Struct, frozen=True):
+    """Tasks that need no file. Of those without a record, some may be on their way to one."""
+
+    without_record: list[str]
+    dropped: list[str]
+
+
 class Queries:
     """Every read.
 
@@ -95,6 +102,14 @@ class Queries:
             return []
         reply = await self._aside.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
         return [uuid.decode() for uuid in reply]
+
+    async def find_fileless(self, uuids: Sequence[str]) -> Fileless:
+        """Those of `uuids` (a few hundred at most) that have no record, and those that a full queue has dropped."""
+        if not uuids:
+            return Fileless([], [])
+        command = scripts.FIND_FILELESS.command(naming.task_key(uuids[0]), *uuids, repeatable=True)
+        without_record, dropped = await self._aside.send(command)
+        return Fileless([uuid.decode() for uuid in without_record], [uuid.decode() for uuid in dropped])
 
     async def list_tasks(
         self, *, queue: str | None = None, state: str | None = None, cursor: str | None = None, limit: int = 50

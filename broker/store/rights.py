@@ -122,6 +122,7 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
     yield from (Right(name, COMPLETE[name]) for name in script_commands() if name in COMPLETE)
     yield _channel_right("PUBLISH", naming.probe_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.worker_channel(SUBJECT), "")
+    yield _channel_right("PUBLISH", naming.events_channel(SUBJECT), "")
     yield _channel_right("PUBLISH", naming.published_channel(), "")
     yield _channel_right("SUBSCRIBE", naming.probe_channel(SUBJECT))
     for queue in queues:
@@ -129,10 +130,18 @@ def common_rights(queues: Sequence[str]) -> Iterator[Right]:
         yield _channel_right("PUBLISH", naming.response_channel(queue, SUBJECT), "")
 
 
+def confirmation_rights() -> Iterator[Right]:
+    """What every process needs besides where replicas have to confirm: to know the server, and to ask them."""
+    yield Right("INFO", ("replication",))
+    yield Right("WAIT", ("0", "1"))
+    yield _channel_right("PUBLISH", naming.fence_channel(), "")
+
+
 def api_rights(queues: Sequence[str]) -> Iterator[Right]:
-    """What API instances need besides: to hear single outcomes and what was published, and to see who else hears."""
+    """What API instances need besides: to hear single outcomes, events and what was published, and to see who hears."""
     yield _channel_right("SUBSCRIBE", naming.published_channel())
     yield Right("PUBSUB NUMSUB", (SUBJECT,))
+    yield _channel_right("SUBSCRIBE", naming.events_channel(SUBJECT))
     for queue in queues:
         yield _channel_right("SUBSCRIBE", naming.response_channel(queue, SUBJECT))
 

@@ -22,6 +22,8 @@ _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 _NAMES: Final[Mapping[str, str]] = {
     "TASK": naming.task_prefix(),
     "VALUES": naming.values_prefix(),
+    "EVENTS": naming.events_prefix(),
+    "EVENTS_CHANNEL": naming.events_channel_prefix(),
     "PENDING": naming.pending_prefix(),
     "QUEUE": naming.queue_prefix(),
     "QUEUES": naming.queues_key(),
@@ -123,6 +125,9 @@ REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
 FIND_ENDED: Final = Script("find_ended")
+FIND_FILELESS: Final = Script("find_fileless")
+READ_EVENTS: Final = Script("read_events")
+FIND_EVENTS: Final = Script("find_events")
 MAY_HEAR: Final = Script("may_hear")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
@@ -150,6 +155,9 @@ ALL: Final = (
     DEFER_TASK,
     READ_TASK,
     FIND_ENDED,
+    FIND_FILELESS,
+    READ_EVENTS,
+    FIND_EVENTS,
     MAY_HEAR,
     LIST_TASKS,
     READ_QUEUES,

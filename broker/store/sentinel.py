@@ -88,18 +88,22 @@ class SentinelTopology(Topology):
         Raises:
             StoreUnavailableError: No sentinel answers, or they hold the master for down.
         """
-        clients = self._clients or self._open_clients()
-        try:
-            best = newest(await self._ask(clients))
-        finally:
-            if clients is not self._clients:
-                await _close(clients)
+        best = newest(await self.views())
         if best is None:
             raise StoreUnavailableError(f"No sentinel names a master for {self.address}.")
         server = self._server_at(best.address)
         if best.is_down:
             raise StoreUnavailableError(f"The sentinels hold the master {server.address} for down.")
         return server
+
+    async def views(self) -> list[View]:
+        """What each sentinel that answers says."""
+        clients = self._clients or self._open_clients()
+        try:
+            return await self._ask(clients)
+        finally:
+            if clients is not self._clients:
+                await _close(clients)
 
     def follow(self, on_moved: Callable[[str], None]) -> Callable[[], None]:
         """See `Topology.follow`; the sentinels are asked for as long as anybody follows."""

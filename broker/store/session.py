@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from broker.store import scripts
 from broker.store.commands import Sender
+from broker.store.event_log import EventLog
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
 from broker.store.published import PublishedValues
 from broker.store.queries import Queries
 from broker.store.topology import Topology
-from broker.store.transitions import Transitions
+from broker.store.transitions import EVENTS_KEPT, Transitions
 
 
 class Session:
@@ -21,9 +22,10 @@ class Session:
         topology: Where the master is.
         name: This process, for CLIENT LIST.
         wait_replicas: How many replicas have to confirm whatever is told; 0 for none.
+        events_kept: How many events of a task are kept.
     """
 
-    def __init__(self, topology: Topology, *, name: str, wait_replicas: int) -> None:
+    def __init__(self, topology: Topology, *, name: str, wait_replicas: int, events_kept: int = EVENTS_KEPT) -> None:
         self._link = Link(
             topology,
             name=f"broker-{name}",
@@ -32,8 +34,9 @@ class Session:
         )
         self.fence = Fence(topology, name=f"broker-fence-{name}", replicas=wait_replicas) if wait_replicas else None
         told: Sender = FencedLink(self._link, self.fence) if self.fence else self._link
-        self.transitions = Transitions(told, self._link)
+        self.transitions = Transitions(told, self._link, events_kept=events_kept)
         self.queries = Queries(told, self._link)
+        self.event_log = EventLog(told, self._link)
         self.published = PublishedValues(told, self._link)
 
     @property

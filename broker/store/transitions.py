@@ -19,7 +19,7 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
 )
-from broker.randomness import new_secret
+from broker.randomness import new_report, new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
@@ -34,6 +34,9 @@ SWEEP_BATCH: Final = 200
 
 QUEUE_KEPT_MS: Final = 3_600_000
 """How long a queue is known that has no open tasks, no workers and no held calls."""
+EVENTS_KEPT: Final = 2_000
+EVENT_BYTES_KEPT: Final = 2**20
+"""What the events of one task may take together, whatever their number: four of the longest by default."""
 PRESENCE_BATCH: Final = 500
 """Queues a presence report holds at most."""
 
@@ -156,11 +159,13 @@ class Transitions:
         link: What the scripts are sent by.
         aside: The same connection for what nobody is told of; None for `link` itself. They differ where a reply is
             only given when replicas have confirmed it.
+        events_kept: How many events of a task are kept.
     """
 
-    def __init__(self, link: Sender, aside: Sender | None = None) -> None:
+    def __init__(self, link: Sender, aside: Sender | None = None, *, events_kept: int = EVENTS_KEPT) -> None:
         self._link = link
         self._aside = aside or link
+        self._events_kept = events_kept
         self._claims_in_doubt = False
 
     async def create(self, new: NewTask) -> Created:
@@ -239,11 +244,18 @@ class Transitions:
     async def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes = b"") -> TaskState | int:
         """Renews a lease; gives its new end in milliseconds, or the state in which somebody else ended the task.
 
+        Args:
+            uuid: The task.
+            lease: Of its claim.
+            lease_ms: How long it holds from now on.
+            progress: JSON text to store as the task's progress, and as the next of its events.
+
         Raises:
             LeaseLostError, TaskNotFoundError
         """
+        event = (progress, new_report(), self._events_kept, EVENT_BYTES_KEPT) if progress else ()
         reply = await self._link.send(
-            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, progress, repeatable=True)
+            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, *event, repeatable=True)
         )
         _raise_lost(reply[0], uuid)
         return TaskState(reply[1].decode()) if reply[0] == Code.FINAL else int(reply[1])
@@ -318,8 +330,14 @@ class Transitions:
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
-        command = scripts.TAKE_TURN.command(naming.sweep_turn_key(), sweeper, turn_ms, repeatable=True)
-        return bool(await self._aside.send(command))
+        return await self._take_turn(naming.sweep_turn_key(), sweeper, turn_ms)
+
+    async def take_upload_turn(self, cleaner: str, turn_ms: int) -> bool:
+        """The same for files that no task needs any more."""
+        return await self._take_turn(naming.upload_turn_key(), cleaner, turn_ms)
+
+    async def _take_turn(self, key: str, asker: str, turn_ms: int) -> bool:
+        return bool(await self._aside.send(scripts.TAKE_TURN.command(key, asker, turn_ms, repeatable=True)))
 
     async def sweep_leases(self) -> int:
         """Requeues or fails tasks whose lease ran out; how many."""

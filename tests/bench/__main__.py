@@ -30,6 +30,7 @@ SCENARIOS: Final = (
     "watch",
     "values",
     "memory",
+    "uploads",
     "replicas",
     "startup",
 )
@@ -38,11 +39,14 @@ RESULTS: Final = Path(__file__).parent / "results.md"
 
 def main() -> int:
     """Runs what was asked for and prints it."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.write and (options.scenario or options.quick):
+        parser.error("--write keeps whole runs only: leave out --quick and the names of scenarios.")
     budget = _budget(options)
     found = measure(options.scenario or SCENARIOS, budget)
     text = report.as_json(found) if options.json else report.as_markdown(found)
-    sys.stdout.write(text)
+    sys.stdout.write(text.rstrip() + "\n")
     if options.write:
         RESULTS.write_text(report.as_markdown(found))
         RESULTS.with_suffix(".json").write_text(report.as_json(found) + "\n")
@@ -63,7 +67,7 @@ def measure(names: tuple[str, ...] | list[str], budget: Budget) -> Report:
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
         verdicts += judge(name, scenarios.get(name, {}))
-    return Report(described, scenarios, verdicts, failures, time.monotonic() - began)
+    return Report(described, budget.in_words, scenarios, verdicts, failures, time.monotonic() - began)
 
 
 def _run(name: str, budget: Budget) -> Figures:

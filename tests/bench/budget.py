@@ -19,6 +19,12 @@ class Budget(NamedTuple):
     size: float
     cache: Path
 
+    @property
+    def in_words(self) -> str:
+        """For reports."""
+        size = "" if self.size == 1 else f", sizes × {self.size:g}"
+        return f"{self.rounds} rounds of {self.seconds} s{size}"
+
     def sized(self, full: int, *, at_least: int = 1) -> int:
         """A number of things, scaled."""
         return max(at_least, round(full * self.size))

@@ -11,9 +11,14 @@ from tests.bench.figures import Summary
 
 
 class Report(NamedTuple):
-    """What a run found. `scenarios`: by name, the figures. `failures`: by name, why one could not be run."""
+    """What a run found.
+
+    `budget`: how much it took, in words. `scenarios`: by name, the figures. `failures`: by name, why one could not be
+    run.
+    """
 
     machine: Mapping[str, str]
+    budget: str
     scenarios: Mapping[str, Mapping[str, Summary]]
     verdicts: Sequence[Verdict]
     failures: Mapping[str, str]
@@ -29,6 +34,7 @@ def as_json(report: Report) -> str:
     """For machines."""
     document = {
         "machine": report.machine,
+        "budget": report.budget,
         "seconds": round(report.seconds, 1),
         "scenarios": {
             scenario: {name: summary._asdict() for name, summary in figures.items()}
@@ -52,7 +58,7 @@ def as_markdown(report: Report) -> str:
 def _lines(report: Report) -> Iterator[str]:
     yield from ("# Results", "")
     took = f"{report.seconds / 60:.0f} minutes"
-    yield f"Made by `python -m tests.bench --write` in {took}. Medians and spread of the rounds."
+    yield f"Made by `python -m tests.bench` in {took}: {report.budget}. Medians and spread of the rounds."
     yield from ("", "## Bounds", "")
     yield from _table(
         ("scenario", "bound", "limit", "measured", "compared with", ""), map(_verdict_row, report.verdicts)

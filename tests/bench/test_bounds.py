@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
 
 from tests.bench import report
+from tests.bench.__main__ import SCENARIOS
 from tests.bench.bounds import BOUNDS, Bound, Verdict, judge
 from tests.bench.figures import Figures, percentile
 from tests.bench.report import Report
@@ -44,6 +46,12 @@ def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch, figur
     assert (verdict.value, verdict.is_met) == (None, False)
 
 
+def test_every_scenario_can_be_run_and_every_bound_is_of_one() -> None:
+    for name in SCENARIOS:
+        assert callable(importlib.import_module(f"tests.bench.scenarios.{name}").run)
+    assert {bound.scenario for bound in BOUNDS} <= set(SCENARIOS)
+
+
 def test_every_bound_has_one_limit() -> None:
     for bound in BOUNDS:
         assert (bound.at_most is None) != (bound.at_least is None), bound.name
@@ -52,7 +60,7 @@ def test_every_bound_has_one_limit() -> None:
 def test_a_report_is_readable_by_both() -> None:
     figures = _figures(ours=[1, 2, 3]).summaries()
     verdict = Verdict(Bound("s", "cost", "ours", at_most=1), 2.0, "")
-    found = Report({"cores": "2"}, {"s": figures}, [verdict], {"t": "no server"}, 60.0)
+    found = Report({"cores": "2"}, "1 round", {"s": figures}, [verdict], {"t": "no server"}, 60.0)
     assert not found.is_passed
     assert "| ours | 2.00 | 1.00 | 3.00 |" in report.as_markdown(found)
     document = json.loads(report.as_json(found))

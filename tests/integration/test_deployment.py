@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -16,10 +19,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker import naming
+from broker import Broker, naming
+from broker.errors import StoreUnavailableError
+from broker.settings import Settings
+from broker.store.doctor import examine
+from broker.store.findings import Finding
 from broker_services.cli.dev import make_demo_repository
-from tests.support.compose import BROKER, HAS_NGINX, Deployment, Instance
+from tests.support.compose import BROKER, HAS_NGINX, SENTINELS, SERVERS, Deployment, Instance
 from tests.support.processes import wait_until
+from tests.support.sentinel import command
 
 # Nobody works on it: its tasks wait for a third party.
 UNSERVED_QUEUE = "approval"
@@ -228,6 +236,7 @@ PROCESSES_MAY = (
     "UNLINK {broker}:task:1",
     "PUBLISH broker:probe:x y",
     "PUBLISH broker:worker:x y",
+    "PUBLISH broker:events:x y",
     "PUBLISH createbranch-request-1 y",
     "PUBLISH any.other-queue-response-1 y",
 )
@@ -257,7 +266,7 @@ PROCESSES_MAY_NOT = (
     "PSUBSCRIBE createbranch-response-*",
 )
 MAY = {
-    "api": (*PROCESSES_MAY, "SUBSCRIBE createbranch-response-1 broker:probe:x"),
+    "api": (*PROCESSES_MAY, "SUBSCRIBE createbranch-response-1 broker:probe:x broker:events:x"),
     "worker": (
         *PROCESSES_MAY,
         "PSUBSCRIBE createbranch-request-*",
@@ -275,7 +284,7 @@ MAY = {
     ),
 }
 MAY_NOT = {
-    "api": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-request-1", "PSUBSCRIBE createbranch-request-*"),
+    "api": (*PROCESSES_MAY_NOT, "SUBSCRIBE another-queue-request-1", "PSUBSCRIBE another-queue-request-*"),
     "worker": (*PROCESSES_MAY_NOT, "SUBSCRIBE createbranch-response-1", "PSUBSCRIBE another-queue-request-*"),
     "monitor": (
         "SET {broker}:x 1",
@@ -339,3 +348,66 @@ def test_what_was_acknowledged_outlives_the_server(tmp_path: Path) -> None:
         store.start("redis")
         with as_user(store, "api") as client:
             assert client.get("{broker}:kept") == "1"
+
+
+# Failover -------------------------------------------------------------------------------------------------------------
+
+
+SENTINEL_PROFILE = {
+    "COMPOSE_PROFILES": "sentinel",
+    "REDIS_SCHEME": "redis+sentinel",
+    "REDIS_SERVERS": "sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/broker/0",
+    "BROKER_WAIT_REPLICAS": "1",
+}
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Deployment]:
+    """Servers and sentinels that know each other."""
+    running = Deployment(tmp_path, only=[*SERVERS, *SENTINELS], environment=SENTINEL_PROFILE)
+    try:
+        running.start(*SERVERS)
+        with redis.Redis.from_url(running.redis_url("broker-monitor", "local-only-monitor")) as master:
+            # A sentinel asks for replicas when it starts, and then each ten seconds.
+            wait_until(lambda: master.info("replication")["connected_slaves"] == 2, "the replicas are there")
+        running.start(*SENTINELS)
+        ports = [running.instances[name][0].port for name in SENTINELS]
+        for port in ports:
+            command(port, "SENTINEL", "SET", "broker", "down-after-milliseconds", "500")
+        wait_until(lambda: all(_knows_everybody(port) for port in ports), "the sentinels know everybody")
+        yield running
+    finally:
+        # In order they would take seconds, since masters wait for their replicas.
+        running.kill()
+
+
+async def test_with_the_sentinel_profile_another_server_takes_over(watched: Deployment, tmp_path: Path) -> None:
+    async with Broker(Settings.from_environment(watched.environment_of("api"))) as broker:
+        await broker.create(uuid="kept")
+        watched.instances["redis"][0].running_process.kill()
+        await _create_again(broker)
+        assert (await broker.query("kept")).state == "pending"
+    (found,) = [one for one in await asyncio.to_thread(_examined, watched) if one.name == "sentinels"]
+    assert (found.status, found.message) == ("ok", "All 3 sentinels answer and name the same master.")
+    # It comes back as a replica: its start asks the sentinels.
+    watched.start("redis")
+    has_asked = "\nreplicaof 127.0.0.1 " in (tmp_path / "redis-1" / "redis.conf").read_text()
+    assert has_asked or shutil.which("redis-cli") is None
+
+
+def _examined(deployment: Deployment) -> list[Finding]:
+    return examine(deployment.environment_of("api")["BROKER_REDIS_URL"], role="api", wait_replicas=1)
+
+
+def _knows_everybody(port: int) -> bool:
+    state = command(port, "SENTINEL", "MASTER", "broker")
+    known = dict(zip(state[::2], state[1::2], strict=True)) if state else {}
+    return (known.get("num-slaves"), known.get("num-other-sentinels")) == ("2", "2")
+
+
+async def _create_again(broker: Broker) -> None:
+    async with asyncio.timeout(CALL_DEADLINE_S):
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await broker.create(uuid="after")
+                return

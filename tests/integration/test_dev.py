@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import redis
 
@@ -398,11 +399,16 @@ def test_a_url_counts_as_given_in_the_environment_or_as_a_flag(
 
 def test_every_setting_reaches_the_children_unchanged(tmp_path: Path) -> None:
     settings = Settings(lease_s=12.5, finished_max=7, get_writes="off")
-    variables = dev.child_environment(settings, redis_url="redis://here/0", git_root=tmp_path)
+    variables = dev.child_environment(settings, redis_url="redis://here/0", git_root=tmp_path, upload_url="s3://bucket")
     read = Settings.from_environment(variables)
-    assert read == Settings(
-        lease_s=12.5, finished_max=7, get_writes="off", redis_url="redis://here/0", git_root=str(tmp_path)
+    assert read == msgspec.structs.replace(
+        settings, redis_url="redis://here/0", git_root=str(tmp_path), upload_url="s3://bucket"
     )
+
+
+def test_uploads_are_kept_with_the_rest_unless_the_user_names_a_place(tmp_path: Path) -> None:
+    assert dev.upload_url(Settings(), tmp_path) == str(tmp_path / "uploads")
+    assert dev.upload_url(Settings(upload_url="s3://bucket"), tmp_path) == "s3://bucket"
 
 
 def test_commands_can_be_copied_even_from_a_folder_with_a_space() -> None:

@@ -15,6 +15,7 @@ from broker.errors import StoreUnavailableError, TaskAlreadyFinalError
 from broker.settings import Settings
 from broker.store import fence, replicas
 from broker.store.commands import Command
+from broker.store.doctor import examine
 from broker.store.embedded import EmbeddedServer
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
@@ -194,3 +195,25 @@ async def test_the_same_words_from_another_server_confirm_nothing(pair: Pair, tm
         finally:
             await link.close()
             await fences.close()
+
+
+# The doctor
+
+
+def verdict(pair: Pair, wait_replicas: int) -> str:
+    (finding,) = [one for one in examine(pair.master.url, wait_replicas=wait_replicas) if one.name == "replicas"]
+    return finding.status
+
+
+def test_the_doctor_asks_replicas_to_confirm(pair: Pair) -> None:
+    assert [verdict(pair, count) for count in (0, 1, 2)] == ["ok", "warn", "fail"]
+
+
+def test_the_doctor_does_not_count_on_a_replica_that_stands_still(pair: Pair) -> None:
+    with pair.frozen():
+        assert verdict(pair, 1) == "fail"
+
+
+def test_the_doctor_without_sentinels() -> None:
+    found = examine("redis+sentinel://127.0.0.1:1,127.0.0.1:2/main")
+    assert [(one.name, one.status) for one in found] == [("sentinels", "fail"), ("connection", "fail")]

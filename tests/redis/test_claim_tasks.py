@@ -173,3 +173,25 @@ async def test_many_queues_and_tasks_in_one_claim(store: Store) -> None:
         claimed += [task.uuid for task in batch]
     assert sorted(claimed) == sorted(uuids)
     assert store.raw.zcard(naming.leases_key()) == len(uuids)
+
+
+async def test_a_limit_in_all_goes_to_the_first_queues(store: Store) -> None:
+    for uuid, queue in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")):
+        await store.create(uuid, queue=queue)
+    wishes = [ClaimWish(queue, 3) for queue in ("empty", "b", "a")]
+    claimed = await store.transitions.claim(WORKER, LONG_MS, wishes, most=3)
+    assert [task.uuid for task in claimed] == ["b1", "b2", "a1"]
+    assert store.numbers("b") == {"running": 2}
+    assert store.numbers("a") == {"running": 1}
+
+
+async def test_the_task_json_comes_where_it_is_wanted(store: Store) -> None:
+    claimed = await store.created_and_claimed(payload=b"[1.0]")
+    assert claimed.document is None
+    await store.transitions.extend("t", claimed.lease, LONG_MS, b'{"percent":1.0}')
+    await store.transitions.give_back("t", claimed.lease)
+    (again,) = await store.transitions.claim(WORKER, LONG_MS, [ClaimWish("q", 1)], wants_documents=True)
+    assert again.document == (await store.queries.read("t")).document
+    assert again.document is not None
+    assert b'"progress":{"percent":1.0}' in again.document
+    assert again.payload == b"[1.0]"

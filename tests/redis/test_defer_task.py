@@ -100,3 +100,22 @@ async def test_a_full_server_still_defers(store: Store) -> None:
     with store.full():
         await store.transitions.defer("t", claimed.lease)
     assert store.indexes() == {"expiring"}
+
+
+async def test_a_deadline_of_its_own(store: Store) -> None:
+    claimed = await store.created_and_claimed()
+    before = store.now_ms()
+    await store.transitions.defer("t", claimed.lease, expires_ms=50)
+    expires = int(store.record()["expires"])
+    assert before + 50 <= expires <= store.now_ms() + 50
+    assert store.score(naming.expiring_key()) == expires
+    await store.until_expired()
+    assert await store.transitions.sweep_expired() == 1
+    assert (await store.document())["state"] == "expired"
+    assert store.numbers() == {}
+
+
+async def test_a_deadline_beyond_the_tasks_own_changes_nothing(store: Store) -> None:
+    claimed = await store.created_and_claimed(expires_ms=60_000)
+    await store.transitions.defer("t", claimed.lease, expires_ms=60_001)
+    assert int(store.record()["expires"]) == claimed.expires_ms == store.score(naming.expiring_key())

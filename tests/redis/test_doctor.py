@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from broker.store.doctor import Finding, examine
+from broker.store.doctor import examine
+from broker.store.findings import Finding
 from tests.support.server import OwnServer
 
 CreateUser = Callable[..., str]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from broker import naming
 from broker.errors import LeaseLostError, TaskAlreadyFinalError, TaskNotFoundError
+from broker.requests import Release
+from broker.store.transitions import Claimed
 from broker.task import TaskState
 from tests.support.store import Store, answered, cancelled, failed
 
@@ -140,3 +144,58 @@ async def test_a_full_server_still_takes_tasks_back(store: Store) -> None:
     with store.full():
         await store.transitions.retry("t", claimed.lease, OUTAGE, 60_000)
     assert store.indexes() == {"delayed", "expiring"}
+
+
+# Releases, which are answered with the task JSON
+
+
+def release(claimed: Claimed, **fields: Any) -> Release:
+    return Release(uuid=claimed.uuid, lease=claimed.lease, **fields)
+
+
+async def test_a_release_tells_what_became_of_the_task(store: Store) -> None:
+    claimed = await store.created_and_claimed(attempts=1)
+    given_back = await store.transitions.release(release(claimed))
+    assert (given_back.changed, given_back.state) == (True, TaskState.PENDING)
+    assert given_back.document == (await store.queries.read("t")).document
+    failed_now = await store.transitions.release(
+        release(await store.claim_one(max_attempts=1), has_failed=True, error=OUTAGE.error)
+    )
+    assert (failed_now.changed, failed_now.state) == (True, TaskState.FAILED)
+    assert failed_now.document == (await store.queries.read("t")).document
+
+
+async def test_a_release_that_ended_the_task_may_be_repeated(store: Store) -> None:
+    failing = release(await store.created_and_claimed(attempts=1), has_failed=True, error=OUTAGE.error)
+    first = await store.transitions.release(failing)
+    again = await store.transitions.release(failing)
+    assert (again.changed, again.document) == (False, first.document)
+    for other in (b'{"code":"other"}', b""):
+        with pytest.raises(TaskAlreadyFinalError):
+            await store.transitions.release(msgspec.structs.replace(failing, error=other, has_failed=bool(other)))
+
+
+@pytest.mark.parametrize(
+    ("attempts", "longest_ms", "delay_ms"), [(1, 60_000, 1_000), (3, 60_000, 4_000), (3, 3_000, 3_000)]
+)
+async def test_a_delay_that_doubles(store: Store, attempts: int, longest_ms: int, delay_ms: int) -> None:
+    claimed = await store.created_and_claimed(attempts=9)
+    for _ in range(attempts - 1):
+        await store.transitions.retry("t", claimed.lease, OUTAGE, 0)
+        claimed = await store.claim_one()
+    before = store.now_ms()
+    await store.transitions.release(
+        release(claimed, has_failed=True, error=OUTAGE.error, delay_ms=1_000, longest_delay_ms=longest_ms)
+    )
+    assert before + delay_ms <= store.score(naming.delayed_key()) <= store.now_ms() + delay_ms
+
+
+async def test_a_release_to_a_third_party(store: Store) -> None:
+    claimed = await store.created_and_claimed()
+    deferred = await store.transitions.release(release(claimed, defers=True))
+    assert (deferred.state, store.numbers()) == (TaskState.RUNNING, {"deferred": 1})
+    assert deferred.document == (await store.queries.read("t")).document
+    with pytest.raises(LeaseLostError):
+        await store.transitions.release(release(claimed, defers=True))
+    with pytest.raises(TaskNotFoundError):
+        await store.transitions.release(Release(uuid="unknown", lease=claimed.lease))

@@ -31,12 +31,13 @@ from broker import naming
 from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.randomness import new_secret
 from broker.requests import DEFAULT_MOST_PENDING, Completion, NewTask, Retry
-from broker.store import scripts
+from broker.store import scripts, transitions
 from broker.store.commands import Command
+from broker.store.event_log import EventLog, Place
 from broker.store.queries import StoredListItem, StoredTask
-from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created
+from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created, Transitions
 from broker.task import TaskState
-from tests.support.model import MOST_DROPS, Model, Presence
+from tests.support.model import MOST_DROPS, Model, ModelTask, Presence
 from tests.support.store import (
     LONG_MS,
     QUEUE,
@@ -60,6 +61,8 @@ QUICK: Final = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+MOST_EVENTS: Final = 3
+MOST_EVENT_BYTES: Final = 150
 MOST_ROUNDS: Final = 8
 """Of the quick search, which ends with the first round after which all of `TO_BE_SEEN` has happened."""
 DEFECT_SEED: Final = 2
@@ -82,6 +85,7 @@ TO_BE_SEEN: Final = {
     *("retried: new", "retried: attached", "retry ended: TaskConflictError", "retry ended: TaskNotFoundError"),
     *("retry ended: already succeeded", "retry ended: already cancelled", "retry ended: QueueFullError"),
     *("retry ended: StoreUnavailableError", "list: 2"),
+    *("events: lost", "events: 0", f"events: {MOST_EVENTS}"),
 }
 # What each script would be without one of its cares.
 DEFECTS: Final = {
@@ -96,6 +100,11 @@ DEFECTS: Final = {
     "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
     "an index is left behind": (scripts.SWEEP_EXPIRED, "index(DELAYED, uuid, false)", ""),
     "values are left behind": (scripts.SWEEP_RETAINED, "TASK .. uuid, VALUES .. uuid", "TASK .. uuid"),
+    "events are left behind": (scripts.SWEEP_RETAINED, "VALUES .. uuid, EVENTS .. uuid", "VALUES .. uuid"),
+    "one event more is kept": (scripts.EXTEND_LEASE, "kept - dropped > most or", "kept - dropped > most + 1 or"),
+    "an event is counted twice": (scripts.EXTEND_LEASE, "integer(told + 1)", "integer(told + 2)"),
+    "a lost event is not noticed": (scripts.READ_EVENTS, "after + 1 < oldest", "after + 2 < oldest"),
+    "an end is not told": (scripts.FIND_EVENTS, "not is_open(record)", "false"),
     "a key outlives its task": (scripts.SWEEP_RETAINED, "redis.call('DEL', IDEMPOTENCY .. record.idempotency)", ""),
     "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "index(CREATED_INDEX, uuid, false)", ""),
     "a task is not listed": (scripts.RETRY_TASK, "index(CREATED_INDEX, uuid, integer(record.seq))", ""),
@@ -125,6 +134,7 @@ VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 DUMP: Final = f"""#!lua flags=no-writes
 {READ_FIELDS}
 local readers = {{ hash = 'HGETALL', string = 'GET' }}
+local ranges = {{ zset = {{ 'ZRANGE', 'WITHSCORES' }}, list = {{ 'LRANGE' }} }}
 local dump = {{}}
 for i, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
@@ -132,7 +142,8 @@ for i, key in ipairs(redis.call('KEYS', '*')) do
   if string.sub(key, 1, {len(naming.task_prefix())}) == '{naming.task_prefix()}' then
     kind, content = 'record', fields_of(key)
   else
-    content = kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') or redis.call(readers[kind], key)
+    local range = ranges[kind]
+    content = range and redis.call(range[1], key, 0, -1, unpack(range, 2)) or redis.call(readers[kind], key)
   end
   dump[i] = {{ key, kind, content }}
 end
@@ -173,6 +184,8 @@ class TaskMachine(RuleBasedStateMachine):
         super().__init__()
         self._seen = seen
         self._store = store
+        self._transitions = Transitions(store.link, events_kept=MOST_EVENTS)
+        self._log = EventLog(store.link)
         self._ear = ear
         self._runner = runner
         self._clock = VirtualClock(store.raw)
@@ -323,9 +336,19 @@ class TaskMachine(RuleBasedStateMachine):
         return new.uuid
 
     @precondition(lambda self: self._held())
-    @rule(which=picks, lease_ms=leases, progress=progresses)
-    def extend(self, which: int, lease_ms: int, progress: bytes) -> None:
-        self._extend(*self._pick(which), lease_ms, progress)
+    @rule(
+        which=picks,
+        lease_ms=leases,
+        values=st.lists(progresses, min_size=1, max_size=MOST_EVENTS + 1),
+        beside=st.sampled_from([-1, 0, 0]),
+    )
+    def extend(self, which: int, lease_ms: int, values: list[bytes], beside: int) -> None:
+        """Left to chance, hardly a task would tell more than is kept, and hardly anybody look for what is not."""
+        uuid, lease = self._pick(which)
+        for value in values:
+            self._extend(uuid, lease, lease_ms, value)
+        task = self._model.tasks[uuid]
+        self._read_events(task, max(0, task.edge("oldest") + beside), 0)
 
     @precondition(lambda self: self._held())
     @rule(which=picks, error=errors, delay=delays)
@@ -366,8 +389,8 @@ class TaskMachine(RuleBasedStateMachine):
     def _extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes) -> None:
         self._compare(
             "extend",
-            self._store.transitions.extend(uuid, lease, lease_ms, progress),
-            lambda: self._model.extend(uuid, lease, lease_ms, progress),
+            self._transitions.extend(uuid, lease, lease_ms, progress),
+            lambda: self._model.extend(uuid, lease, lease_ms, progress, (MOST_EVENTS, MOST_EVENT_BYTES)),
         )
 
     def _retry(self, uuid: str, lease: str, completion: Completion, delay: int) -> None:
@@ -510,6 +533,7 @@ class TaskMachine(RuleBasedStateMachine):
     def what_is_stored_is_as_in_the_model(self) -> None:
         stored = Stored(self._store)
         assert stored.records == {uuid: task.record() for uuid, task in self._model.tasks.items()}
+        assert stored.events == {uuid: task.events for uuid, task in self._model.tasks.items() if task.events}
         assert stored.values == {uuid: task.values for uuid, task in self._model.tasks.items()}
         assert stored.indexes == _indexes(self._model)
         assert stored.queues == _queues(self._model, stored.records)
@@ -531,16 +555,33 @@ class TaskMachine(RuleBasedStateMachine):
             assert now is None or int(now["seq"]) > seq or _timeless(now) == before
         self._ends = {uuid: (int(record["seq"]), _timeless(record)) for uuid, record in ends.items()}
 
-    @rule(uuid=tasks | chosen)
-    def read(self, uuid: str) -> None:
+    @rule(
+        uuid=tasks | chosen,
+        side=st.sampled_from(["begin", "oldest", "oldest", "newest"]),
+        beside=st.sampled_from([-1, 0, 0, 1, 2]),
+        is_another=st.sampled_from([0, 0, 0, 1]),
+    )
+    def read(self, uuid: str, side: str, beside: int, is_another: int) -> None:
+        """And its events: all, or beside the oldest or the newest, of this task or one that had its uuid before."""
         task = self._model.tasks.get(uuid)
-        try:
-            found = self._run(self._store.queries.read(uuid))
-        except TaskNotFoundError:
-            assert task is None
-            return
-        assert task is not None
-        assert found == task.stored()
+        if task is None:
+            for reading in (self._store.queries.read(uuid), self._log.read(uuid)):
+                with pytest.raises(TaskNotFoundError):
+                    self._run(reading)
+        else:
+            assert self._run(self._store.queries.read(uuid)) == task.stored()
+            self._read_events(task, None if side == "begin" else max(0, task.edge(side) + beside), is_another)
+
+    def _read_events(self, task: ModelTask, after: int | None, is_another: int) -> None:
+        place = None if after is None else Place(task.created - is_another, after)
+        page = self._run(self._log.read(task.uuid, place))
+        is_lost, events = task.followers(after)
+        is_lost = is_lost or (place is not None and bool(is_another))
+        assert page.is_reset is is_lost
+        assert [tuple(event) for event in page.events] == ([] if is_lost else events)
+        assert (page.created_ms, page.newest, page.state) == (task.created, task.told, task.state)
+        assert page.document == (task.document() if is_lost or not task.is_open else None)
+        self._seen[f"events: {'lost' if is_lost else len(events)}"] += 1
 
     @rule(
         queue=st.none() | queues,
@@ -560,10 +601,14 @@ class TaskMachine(RuleBasedStateMachine):
         assert found == expected
         self._seen[f"list: {min(pages, 2)}"] += 1
 
-    @rule(uuids=st.lists(tasks, min_size=1, max_size=4))
-    def find_ended(self, uuids: list[str]) -> None:
+    @rule(uuids=st.lists(tasks, min_size=1, max_size=4, unique=True), number=st.integers(0, 3))
+    def find_ended(self, uuids: list[str], number: int) -> None:
+        """And those that have told another number of events than somebody knows."""
         open_ones = {uuid for uuid, task in self._model.tasks.items() if task.is_open}
         assert self._run(self._store.queries.find_ended(uuids)) == [uuid for uuid in uuids if uuid not in open_ones]
+        quiet = {uuid for uuid in open_ones if self._model.tasks[uuid].told == number}
+        found = self._run(self._log.find_changed(dict.fromkeys(uuids, number)))
+        assert found == [uuid for uuid in uuids if uuid not in quiet]
 
     def teardown(self) -> None:
         """When all time is over, nothing is left; unless a step has failed, which is told then, and nothing else."""
@@ -625,6 +670,7 @@ class Stored:
         self.values: dict[str, dict[str, str]] = {}
         self.indexes: dict[str, list[tuple[str, int]]] = {}
         self.strings: dict[str, str] = {}
+        self.events: dict[str, list[str]] = {}
         self.queues: dict[str, dict[str, int]] = {}
         large: dict[str, dict[str, str]] = {}
         dump: Any = store.raw.eval(DUMP, 0)
@@ -633,6 +679,8 @@ class Stored:
                 self.indexes[key] = [(uuid, int(score)) for uuid, score in _pairs(content)]
             elif kind == "string":
                 self.strings[key] = content
+            elif kind == "list":
+                self.events[key.removeprefix(naming.events_prefix())] = content
             elif kind == "record":
                 self._take_record(key.removeprefix(naming.task_prefix()), dict(_pairs(content)))
             elif key.startswith(naming.queue_prefix()):
@@ -645,6 +693,9 @@ class Stored:
 
     def _take_record(self, uuid: str, fields: dict[str, str]) -> None:
         fields.pop("large", None)
+        if "events" in fields:
+            # The reports are named at random.
+            fields["events"] = fields["events"].rpartition(" ")[0]
         self.values[uuid] = {name: text for name, text in fields.items() if name in VALUES}
         self.records[uuid] = {name: text for name, text in fields.items() if name not in VALUES}
         assert all(len(text.encode()) <= MOST_INLINE_BYTES for text in fields.values())
@@ -769,6 +820,7 @@ def machines(
 ) -> Iterator[Callable[[], TaskMachine]]:
     """Makes machines that share a connection."""
     run_on_test_clock(monkeypatch)
+    monkeypatch.setattr(transitions, "EVENT_BYTES_KEPT", MOST_EVENT_BYTES)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         store = runner.run(stack.enter_async_context(open_store(redis_url)))

@@ -35,7 +35,9 @@ NGINX_FILE: Final = ROOT / "deploy" / "nginx.conf"
 DOCKERFILE: Final = ROOT / "deploy" / "Dockerfile"
 
 ADDRESS: Final = "127.0.0.1"
-PORTS: Final = {"redis": 6379, "api": 8000, "proxy": 8080}
+SERVERS: Final = ("redis", "redis-2", "redis-3")
+SENTINELS: Final = ("sentinel-1", "sentinel-2", "sentinel-3")
+PORTS: Final = {"api": 8000, "proxy": 8080, **dict.fromkeys(SERVERS, 6379), **dict.fromkeys(SENTINELS, 26379)}
 """What each service listens on inside its container."""
 
 BROKER: Final = (sys.executable, "-m", "broker_services.cli.main")
@@ -66,6 +68,7 @@ class Service:
     health: Sequence[str]
     stop_signal: signal.Signals
     stop_grace_s: float
+    profiles: Sequence[str]
 
 
 def read_compose(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def _service(name: str, entry: Mapping[str, Any]) -> Service:
         health=entry.get("healthcheck", {}).get("test", []),
         stop_signal=signal.Signals[entry.get("stop_signal", "SIGTERM")],
         stop_grace_s=seconds(entry.get("stop_grace_period", "10s")),
+        profiles=entry.get("profiles", []),
     )
 
 
@@ -194,12 +198,18 @@ class Deployment:
     Args:
         folder: Takes volumes, temporary files and logs.
         only: The services to run; all of them by default, without the balancer where nginx is not installed.
+        environment: What stands in `.env`; its COMPOSE_PROFILES names the services that run only if asked for.
     """
 
-    def __init__(self, folder: Path, *, only: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, only: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
-        services = read_services()
-        names = only or [name for name in services if name != "proxy" or HAS_NGINX]
+        self._environment_file = environment
+        services = read_services(environment)
+        profile = (environment or {}).get("COMPOSE_PROFILES")
+        chosen = [name for name, service in services.items() if not service.profiles or profile in service.profiles]
+        names = only or [name for name in chosen if name != "proxy" or HAS_NGINX]
         self.services = {name: services[name] for name in names}
         self.instances = {name: self._instances_of(service) for name, service in self.services.items()}
 
@@ -207,7 +217,7 @@ class Deployment:
         try:
             self.start(*self.services)
         except BaseException:
-            self._kill()
+            self.kill()
             raise
         return self
 
@@ -228,6 +238,8 @@ class Deployment:
         """Starts these services, those that others depend on first; returns when all are healthy."""
         for name in sorted(names, key=lambda name: len(self.services[name].depends_on)):
             for dependency in self.services[name].depends_on:
+                if dependency not in self.services:
+                    continue
                 self._wait_until_healthy(dependency)
             for instance in self.instances[name]:
                 self._start(instance)
@@ -253,6 +265,11 @@ class Deployment:
         """The store, as one of its users sees it."""
         return f"redis://{user}:{password}@{ADDRESS}:{self.instances['redis'][0].port}/0"
 
+    def environment_of(self, name: str) -> dict[str, str]:
+        """What an instance of a service gets, whether the service runs here or not."""
+        service = self.services.get(name) or read_services(self._environment_file)[name]
+        return {key: self._with_addresses(text) for key, text in service.environment.items()}
+
     def _instances_of(self, service: Service) -> list[Instance]:
         instances = []
         for number in range(1, service.replicas + 1):
@@ -275,7 +292,7 @@ class Deployment:
         if list(words[: len(image_entrypoint())]) == image_entrypoint():
             words = [*BROKER, *words[len(image_entrypoint()) :]]
         localized = [self._localized(word, instance) for word in words]
-        if instance.service.name == "redis":
+        if instance.service.name in SERVERS:
             localized += ["--port", str(instance.port), "--bind", ADDRESS]
         return localized
 
@@ -290,14 +307,20 @@ class Deployment:
         }
 
     def _localized(self, text: str, instance: Instance) -> str:
-        text = text.replace("0.0.0.0", ADDRESS)
-        if "redis" in self.instances:
-            text = text.replace(f"redis:{PORTS['redis']}", f"{ADDRESS}:{self.instances['redis'][0].port}")
+        text = self._with_addresses(text.replace("0.0.0.0", ADDRESS))
         if instance.service.name in PORTS:
             text = re.sub(rf"\b{PORTS[instance.service.name]}\b", str(instance.port), text)
         for target, source in instance.service.mounts.items():
             if target in text:
                 text = text.replace(target, str(self._mounted(source, instance)))
+        return text
+
+    def _with_addresses(self, text: str) -> str:
+        """With the addresses of this machine's servers and sentinels."""
+        for name in (*SERVERS, *SENTINELS):
+            if name in self.instances:
+                pattern = rf"(?<![\w-]){name}:{PORTS[name]}\b"
+                text = re.sub(pattern, f"{ADDRESS}:{self.instances[name][0].port}", text)
         return text
 
     def _mounted(self, source: str, instance: Instance) -> Path:
@@ -360,7 +383,8 @@ class Deployment:
             instance.running_process.kill()
         return codes
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """Ends all processes at once."""
         for instances in self.instances.values():
             for instance in instances:
                 if instance.process is not None:

@@ -61,7 +61,7 @@ class FakeTransitions:
         await self._meet(Call("give_back", uuid, lease))
 
     async def defer(self, uuid: str, lease: str, *, expires_ms: int | None = None) -> None:
-        await self._meet(Call("defer", uuid, lease))
+        await self._meet(Call("defer", uuid, lease, expires_ms))
 
     async def _meet(self, call: Call) -> None:
         await asyncio.sleep(0)

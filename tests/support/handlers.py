@@ -35,6 +35,12 @@ async def defer(_task: Task) -> object:
     return DEFERRED
 
 
+@worker.handler("test-deferred-within")
+async def defer_within(task: Task) -> object:
+    """Leaves the task to a third party for as many seconds as the payload says."""
+    return DEFERRED.within(task.payload)
+
+
 @worker.handler("test-endless")
 async def run_endlessly(task: Task) -> None:
     """Runs until it is cancelled. The payload is the folder for the files that tell so."""

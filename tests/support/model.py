@@ -37,6 +37,7 @@ EXHAUSTED: Final = (
 )
 DROPPED: Final = '{"code":"queue-full","message":"The queue was full, and this was the oldest of its lowest priority."}'
 LONGEST_MESSAGE: Final = 1_024
+EVENT_BYTES: Final = 8
 RECORD_BYTES: Final = 1_000
 PRIORITY_STEP: Final = 2**48
 MOST_DROPS: Final = 10
@@ -46,7 +47,10 @@ OUTCOME_VALUES: Final = ("result", "error", "progress")
 
 @dataclass
 class ModelTask:
-    """One task. `values` are JSON texts by name; `kept` what the store counts for an ended one."""
+    """One task. `values` are JSON texts by name; `kept` what the store counts for an ended one.
+
+    `events` are the last values of its progress, `told` says how many there were.
+    """
 
     new: NewTask
     seq: int
@@ -55,6 +59,8 @@ class ModelTask:
     state: TaskState = TaskState.PENDING
     attempt: int = 0
     values: dict[str, str] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+    told: int = 0
     due: int | None = None
     started: int | None = None
     lease: str | None = None
@@ -139,6 +145,32 @@ class ModelTask:
             text = head + self.members(',"omitted":true') + "}"
         return f"{self.queue}-response-{self.uuid}", text
 
+    @property
+    def event_bytes(self) -> int:
+        return sum(EVENT_BYTES + len(text.encode()) for text in self.events)
+
+    def tell(self, text: str, most: int, most_bytes: int) -> Message:
+        """One event more, and what is published of it."""
+        self.told += 1
+        self.events.append(text)
+        while len(self.events) > 1 and (len(self.events) > most or self.event_bytes > most_bytes):
+            del self.events[0]
+        head = f"{self.new.seal} {self.told}"
+        is_short = len(head) + len(text.encode()) < LONGEST_MESSAGE
+        return f"broker:events:{self.uuid.replace('-', '.')}", f"{head} {text}" if is_short else head
+
+    def edge(self, side: str) -> int:
+        """The number before the oldest event that is kept, or that of the newest."""
+        return self.told - len(self.events) if side == "oldest" else self.told
+
+    def followers(self, after: int | None) -> tuple[bool, list[tuple[int, bytes]]]:
+        """Whether the place behind that number is lost, and the events that follow."""
+        before = self.edge("oldest")
+        if after is not None and not before <= after <= self.told + (not self.is_open):
+            return True, []
+        numbered = list(enumerate((text.encode() for text in self.events), before + 1))
+        return False, [(number, text) for number, text in numbered if number > (after or 0)]
+
     def record(self) -> dict[str, str]:
         """The fields of the record that are no values."""
         fields = {
@@ -162,6 +194,7 @@ class ModelTask:
             "worker": self.worker,
             "finished": self.finished,
             "kept": None if self.finished is None else self.kept,
+            "events": f"{self.told} {self.event_bytes}" if self.told else None,
         }
         return {name: str(value) for name, value in fields.items() if value is not None}
 
@@ -309,7 +342,8 @@ class Model:
             task.uuid, task.queue, task.attempt, task.lease, task.lease_end, task.created, task.expires, payload
         )
 
-    def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes) -> TaskState | int:
+    def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes, limits: tuple[int, int]) -> TaskState | int:
+        """`limits`: the most events of a task that are kept, and their most bytes."""
         task = self._known(uuid)
         if not task.is_open:
             return task.state
@@ -317,6 +351,7 @@ class Model:
         task.lease_end = self.now + lease_ms
         if progress:
             task.values["progress"] = progress.decode()
+            self.messages.append(task.tell(progress.decode(), *limits))
         return task.lease_end
 
     def finish(self, uuid: str, completion: Completion, lease: str | None) -> Changed:
@@ -530,7 +565,7 @@ class Model:
         task.lease = task.lease_end = task.worker = task.due = None
         task.values.pop("last_error", None)
         task.values |= {name: text for name, text in (("result", result), ("error", error)) if text}
-        task.kept = RECORD_BYTES + len(task.new.payload) + len(task.outcome_members().encode())
+        task.kept = RECORD_BYTES + len(task.new.payload) + len(task.outcome_members().encode()) + task.event_bytes
         self.messages.append(task.announcement())
 
     def _forget(self, task: ModelTask) -> None:

@@ -77,9 +77,21 @@ def _check_documented(method: str, path: str, answer: httpx.Response) -> None:
     if method != "HEAD" and answer.status_code not in (204, 304):
         media_type = answer.headers["content-type"].partition(";")[0]
         schema = response["content"][media_type]["schema"]
-        content = answer.text if schema == {"type": "string"} else json.loads(answer.content)
-        _validator(json.dumps(schema)).validate(content)
+        for content in _contents(media_type, schema, answer):
+            _validator(json.dumps(schema)).validate(content)
     _check_headers(response, answer)
+
+
+def _contents(media_type: str, schema: Mapping[str, Any], answer: httpx.Response) -> list[Any]:
+    """What the schema is about: the document, or each event of a stream."""
+    if media_type == "application/x-ndjson":
+        return [json.loads(line) for line in answer.iter_lines() if line]
+    if media_type == "text/event-stream":
+        blocks = [
+            dict(line.split(": ", 1) for line in block.split("\n")) for block in answer.text.split("\n\n") if block
+        ]
+        return [block for block in blocks if "data" in block]
+    return [answer.text if schema == {"type": "string"} else json.loads(answer.content)]
 
 
 def _check_headers(response: Mapping[str, Any], answer: httpx.Response) -> None:

@@ -15,7 +15,7 @@ from broker.store.embedded import ADDRESS, EmbeddedServer, find_binary, free_por
 
 SERVICE: Final = "broker-master"
 FAILOVER_TIMEOUT_MS: Final = 4_000
-READY_DEADLINE_S: Final = 30.0
+READY_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.02
 
 

@@ -30,7 +30,7 @@ async def test_a_result_ends_the_wait(deferred: DeferredResult[str]) -> None:
 
 
 async def test_a_result_wakes_who_waits_already(deferred: DeferredResult[str]) -> None:
-    waiting = asyncio.create_task(deferred.wait())
+    waiting = asyncio.ensure_future(deferred.wait())
     await asyncio.sleep(0)
     assert not deferred.is_settled
     deferred.set_result("done")
@@ -70,7 +70,7 @@ async def test_an_abandoned_wait_takes_nothing_more(deferred: DeferredResult[str
 
 
 async def test_a_cancelled_holder_leaves_a_wait_that_takes_nothing(deferred: DeferredResult[str]) -> None:
-    waiting = asyncio.create_task(deferred.wait())
+    waiting = asyncio.ensure_future(deferred.wait())
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -14,6 +14,8 @@ import pytest
 
 from broker import naming
 from broker.settings import ENVIRONMENT_PREFIX, Settings
+from broker.store.sentinel import SentinelTopology
+from broker.store.topology import Topology
 from broker_services.api.server import KEEP_ALIVE_S
 from broker_services.cli.main import cli
 from tests.support.compose import (
@@ -23,6 +25,8 @@ from tests.support.compose import (
     NGINX_FILE,
     PORTS,
     ROOT,
+    SENTINELS,
+    SERVERS,
     image_entrypoint,
     localized_nginx,
     read_compose,
@@ -122,8 +126,9 @@ def test_only_the_balancer_is_published_and_only_to_this_machine() -> None:
 
 def test_redis_can_only_be_reached_by_those_who_need_it() -> None:
     assert read_compose()["networks"]["store"] == {"internal": True}
-    assert {name for name, entry in entries().items() if "store" in entry["networks"]} == {"redis", "api", "worker"}
-    assert entries()["redis"]["networks"] == ["store"]
+    reaching = {name for name, entry in entries().items() if "store" in entry["networks"]}
+    assert reaching == {*SERVERS, *SENTINELS, "api", "worker"}
+    assert all(entries()[name]["networks"] == ["store"] for name in (*SERVERS, *SENTINELS))
 
 
 @pytest.mark.parametrize("chosen", [{}, {"REDIS_API_PASSWORD": "one", "REDIS_WORKER_PASSWORD": "two"}])
@@ -138,7 +143,8 @@ def test_passwords_are_the_same_for_server_and_clients(chosen: dict[str, str]) -
 
 def test_the_example_environment_names_every_variable() -> None:
     used = set(re.findall(r"(?<!\$)\$\{(\w+)", COMPOSE_FILE.read_text()))
-    assert used == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    # That one is for docker compose itself.
+    assert used | {"COMPOSE_PROFILES"} == set(re.findall(r"^(\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
 
 def test_services_run_unprivileged_on_a_read_only_root() -> None:
@@ -282,14 +288,49 @@ def test_the_users_file_holds_hashes_and_is_for_one_reader_only(tmp_path: Path) 
     done = start_redis(tmp_path, api="s3cret", server="/bin/echo")
     assert done.returncode == 0, done.stderr
     file = tmp_path / "users.acl"
-    assert done.stdout.split() == [str(DEPLOY / "redis.conf"), "--aclfile", str(file), "--port", "1"]
+    assert done.stdout.split() == [str(tmp_path / "redis.conf"), "--aclfile", str(file), "--port", "1"]
     lines = file.read_text().splitlines()
     assert [line.split()[:2] for line in lines] == [
-        ["user", name] for name in ("default", "broker-api", "broker-worker", "broker-monitor")
+        ["user", name] for name in ("default", "broker-api", "broker-worker", "broker-monitor", "broker-replication")
     ]
     assert all(re.search(r" on #[0-9a-f]{64} ", line) for line in lines[1:])
     assert "s3cret" not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_starts_with_what_the_repository_says_and_its_place_among_the_others(tmp_path: Path) -> None:
+    place = {"REDIS_ANNOUNCE": "redis-2:6379", "REDIS_REPLICA_OF": "redis:6379"}
+    assert start_redis(tmp_path, api="s3cret", server="/bin/echo", **place).returncode == 0
+    file = tmp_path / "redis.conf"
+    own = file.read_text().removeprefix((DEPLOY / "redis.conf").read_text())
+    assert own.splitlines() == [
+        "masteruser broker-replication",
+        "masterauth r3plica",
+        "replica-announce-ip redis-2",
+        "replica-announce-port 6379",
+        "replicaof redis 6379",
+    ]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_sentinels_come_with_their_profile_and_the_url_that_names_them() -> None:
+    chosen = {
+        "COMPOSE_PROFILES": "sentinel",
+        "REDIS_SCHEME": "redis+sentinel",
+        "REDIS_SERVERS": "sentinel-1:26379,sentinel-2:26379,sentinel-3:26379/broker/0",
+        "BROKER_WAIT_REPLICAS": "1",
+    }
+    example = (ROOT / ".env.example").read_text()
+    assert all(f"#   {name}={value}\n" in example for name, value in chosen.items())
+    services = read_services(chosen)
+    assert {name for name, service in services.items() if service.profiles} == {*SERVERS[1:], *SENTINELS}
+    for name in ("api", "worker"):
+        settings = Settings.from_environment(services[name].environment)
+        topology = Topology.from_url(settings.redis_url)
+        assert isinstance(topology, SentinelTopology)
+        assert [host for host, _ in topology.sentinels] == list(SENTINELS)
+        assert settings.wait_replicas == 1
+        assert f"sentinel monitor {topology.service} " in (DEPLOY / "sentinel-start.sh").read_text()
 
 
 def test_redis_is_told_when_a_password_is_the_published_one(tmp_path: Path) -> None:
@@ -298,7 +339,7 @@ def test_redis_is_told_when_a_password_is_the_published_one(tmp_path: Path) -> N
     assert "REDIS_WORKER_PASSWORD" not in done.stderr
 
 
-def start_redis(folder: Path, *, api: str, server: str) -> subprocess.CompletedProcess[str]:
+def start_redis(folder: Path, *, api: str, server: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the start script with another program in the place of redis-server."""
     command = [
         shutil.which("sh") or "sh",
@@ -313,5 +354,7 @@ def start_redis(folder: Path, *, api: str, server: str) -> subprocess.CompletedP
         "REDIS_API_PASSWORD": api,
         "REDIS_WORKER_PASSWORD": "w0rker",
         "REDIS_MONITOR_PASSWORD": "m0nitor",
+        "REDIS_REPLICATION_PASSWORD": "r3plica",
+        **variables,
     }
     return subprocess.run([*command, "--port", "1"], env=environment, capture_output=True, text=True)

@@ -11,7 +11,8 @@ from redis.exceptions import NoPermissionError
 
 from broker.errors import ConfigurationError
 from broker.store import doctor, rights
-from broker.store.doctor import Finding, Patient, examine
+from broker.store.doctor import examine
+from broker.store.findings import Finding, Patient
 
 
 class Told:

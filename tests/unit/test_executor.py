@@ -116,6 +116,13 @@ async def test_deferred(bench: Bench) -> None:
     assert await bench.run(handler) == Call("defer", "t", "1.x")
 
 
+async def test_deferred_with_a_deadline(bench: Bench) -> None:
+    async def handler(_task: Task) -> object:
+        return DEFERRED.within(1.5)
+
+    assert await bench.run(handler) == Call("defer", "t", "1.x", 1_500)
+
+
 @pytest.mark.parametrize("result", [{1, 2}, 2**64, "\ud800", object(), "x" * 300_000])
 async def test_a_result_that_cannot_be_stored(bench: Bench, result: Any) -> None:
     async def handler(_: Task) -> Any:

@@ -25,10 +25,14 @@ WORDS = st.text(st.sampled_from("aZ09_.- \n\0é/*[{:"), max_size=140)
         (naming.probe_channel("1-a"), "broker:probe:1-a"),
         (naming.worker_channel_prefix(), "broker:worker:"),
         (naming.worker_channel("1-a"), "broker:worker:1-a"),
+        (naming.events_channel_prefix(), "broker:events:"),
+        (naming.events_channel("a-request-b_"), "broker:events:a.request.b_"),
         (naming.task_prefix(), "{broker}:task:"),
         (naming.task_key("t"), "{broker}:task:t"),
         (naming.values_prefix(), "{broker}:values:"),
         (naming.values_key("t"), "{broker}:values:t"),
+        (naming.events_prefix(), "{broker}:events:"),
+        (naming.events_key("t"), "{broker}:events:t"),
         (naming.pending_prefix(), "{broker}:pending:"),
         (naming.pending_key("q"), "{broker}:pending:q"),
         (naming.delayed_key(), "{broker}:delayed"),
@@ -98,6 +102,11 @@ def test_internal_channels_are_never_taken_for_public_ones(name: str) -> None:
     for channel in (naming.probe_channel(name), naming.worker_channel(name), naming.published_channel()):
         assert "-request-" not in channel
         assert "-response-" not in channel
+
+
+@given(UUIDS)
+def test_no_uuid_makes_its_events_channel_a_public_one(uuid: str) -> None:
+    assert "-" not in naming.events_channel(uuid)
 
 
 @given(QUEUES.filter(naming.is_queue), QUEUES.filter(naming.is_queue), UUIDS)

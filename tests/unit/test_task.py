@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,3 +101,10 @@ async def test_a_snapshot_can_do_nothing() -> None:
 
 def test_deferred_names_itself() -> None:
     assert repr(DEFERRED) == "DEFERRED"
+    assert repr(DEFERRED.within(1.5)) == "DEFERRED.within(1.5)"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
+def test_a_deferral_needs_a_real_deadline(seconds: float) -> None:
+    with pytest.raises(ValueError, match="positive number of seconds"):
+        DEFERRED.within(seconds)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import orjson
 
+from broker_services.api.asgi import Send
+
 Header = tuple[bytes, bytes]
 
 JSON: Final = b"application/json"
@@ -53,6 +55,11 @@ class Answer:
         if self.status not in _WITHOUT_BODY:
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
+
+    async def write(self, send: Send) -> None:
+        """Sends it by ASGI."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.asgi_headers()})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class FollowedAnswer(Answer):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-
-class ClientGoneError(Exception):
-    """The caller closed its socket: there is nobody to answer."""
+FLOW: Final = "broker.flow"
+"""Where a scope holds what stops the reading of its connection, on paths whose bodies are read in turns."""

@@ -38,6 +38,11 @@ class CorkedTransport:
         else:
             self._write(data)
 
+    def write_through(self, answer: bytes) -> None:
+        """Writes an answer that is complete."""
+        self.flush()
+        self._write(answer)
+
     def flush(self) -> None:
         """Writes a head that nothing has followed."""
         if self._head:

@@ -31,7 +31,11 @@ class Following:
 
 
 class Connection(Protocol):
-    """A connection that follows its answers."""
+    """A connection that follows its answers, and tells a held call when it is closed."""
+
+    on_closed: Callable[[], None] | None
+    """Called when the socket is closed; set by the one call that is being answered."""
+    transport: Any
 
     def follow(self, on_lost: Callable[[], None]) -> Following | None:
         """Has `on_lost` called when the answer that is written next turns out to have reached nobody."""

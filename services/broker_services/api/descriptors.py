@@ -15,10 +15,13 @@ log = logging.getLogger("broker.api")
 RESERVED: Final = 512
 """For calls that are not held, idle connections and the process itself; a quarter where so many are not to be had."""
 
+MOST_FILES: Final = 65_536
+"""Where the system names no limit."""
+
 
 def fit_waiters(settings: Settings) -> Settings:
     """The settings, with no more waiters than this process may have sockets; that limit is raised as far as it goes."""
-    allowed = _raised_limit()
+    allowed = raised_limit()
     room = allowed - min(RESERVED, allowed // 4)
     if allowed == resource.RLIM_INFINITY or room >= settings.max_waiters:
         return settings
@@ -31,7 +34,14 @@ def fit_waiters(settings: Settings) -> Settings:
     return msgspec.structs.replace(settings, max_waiters=room)
 
 
-def _raised_limit() -> int:
+def most_files() -> int:
+    """How many files may be open beside the sockets: an eighth of what this process may open."""
+    allowed = raised_limit()
+    return MOST_FILES if allowed == resource.RLIM_INFINITY else max(1, min(allowed // 8, MOST_FILES))
+
+
+def raised_limit() -> int:
+    """How many files this process may open, after raising that as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
+from broker.disconnect import ClientGoneError
 from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
-from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
+from broker_services.api.asgi import Message, Receive, Scope, Send
 from broker_services.api.calls.shared import Api
 from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS
 from broker_services.api.operations import BY_PARENT, BY_PATH, METHODS, Operation
 from broker_services.api.problems import HttpError, problem_answer
+from broker_services.api.whole_answer import write_whole
 
 log = logging.getLogger("broker.api")
 
@@ -43,31 +45,21 @@ class Dispatcher:
         started = perf_counter()
         request = HttpRequest(scope, receive, self._api.bodies)
         try:
-            answer = await self._answer(operation, request)
+            self._guard(operation, request)
+            answer = await operation.call(self._api, request)
         except ClientGoneError:
             self._measures.callers_gone[operation.name] += 1
             return
+        except Exception as error:
+            answer = _problem(request, error)
         self._measures.answered(operation.name, answer.status, perf_counter() - started, was_held=request.is_held)
         if answer.problem is not None:
             self._measures.problems[answer.problem] += 1
-        if answer.on_lost is None:
-            await write(answer, send)
-        elif not await _write_followed(answer, answer.on_lost, scope, send):
-            self._measures.callers_gone[operation.name] += 1
-
-    async def _answer(self, operation: Operation, request: HttpRequest) -> Answer:
-        try:
-            self._guard(operation, request)
-            return await operation.call(self._api, request)
-        except BrokerError as error:
-            return problem_answer(error, path=request.instance, language=request.language)
-        except ClientGoneError:
-            raise
-        except Exception:
-            log.exception("%s %s failed.", request.method, request.path)
-            return problem_answer(
-                HttpError("internal-error", _UNEXPECTED), path=request.instance, language=request.language
-            )
+        if answer.on_lost is not None:
+            if not await _write_followed(answer, answer.on_lost, scope, send):
+                self._measures.callers_gone[operation.name] += 1
+        elif not write_whole(answer, send):
+            await answer.write(send)
 
     def _guard(self, operation: Operation, request: HttpRequest) -> None:
         """Refuses methods that the operation does not take, callers whose key does not allow it, and GETs that nobody
@@ -91,6 +83,13 @@ class Dispatcher:
             await send(message)
 
         return send_with_headers
+
+
+def _problem(request: HttpRequest, error: Exception) -> Answer:
+    if not isinstance(error, BrokerError):
+        log.error("%s %s failed.", request.method, request.path, exc_info=error)
+        error = HttpError("internal-error", _UNEXPECTED)
+    return problem_answer(error, path=request.instance, language=request.language)
 
 
 def _with_parameter(scope: Scope) -> Operation | None:
@@ -128,16 +127,10 @@ async def _write_followed(answer: Answer, on_lost: Callable[[], None], scope: Sc
     """
     connection = connection_of(scope)
     if connection is None:
-        await write(answer, send)
+        await answer.write(send)
         return True
     following = connection.follow(on_lost)
     if following is not None:
-        await write(answer, send)
+        await answer.write(send)
         following.is_written = True
     return following is not None
-
-
-async def write(answer: Answer, send: Send) -> None:
-    """Sends an answer by ASGI."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.asgi_headers()})
-    await send({"type": "http.response.body", "body": answer.body})

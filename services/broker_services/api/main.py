@@ -12,8 +12,10 @@ from broker_services.api.access import access_of
 from broker_services.api.app import build_app
 from broker_services.api.calls.shared import Api
 from broker_services.api.descriptors import fit_waiters
+from broker_services.api.operations import UNREAD_PATHS
 from broker_services.api.protocol import HeadBounds, bounded_protocol
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer
+from broker_services.api.upload_cleaning import GRACE_S, UploadCleaning
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 
 
@@ -43,6 +45,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
         app, api = build_app(broker, access)
         if access is not None:
             background.keep(access.reload_forever, "API keys")
+        background.keep(_cleaning(api).run_forever, "cleaning of uploads")
         tune_garbage_collector()
         server = DrainingServer(_config(app, api, host, port), api.drain)
         try:
@@ -52,7 +55,14 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
             return 1
         finally:
             await background.cancel()
+            api.uploads.close()
     return 0
+
+
+def _cleaning(api: Api) -> UploadCleaning:
+    broker = api.broker
+    grace_s = GRACE_S + api.settings.body_timeout_s
+    return UploadCleaning(api.uploads, broker.transitions, broker.queries, broker.name, grace_s=grace_s)
 
 
 def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
@@ -62,7 +72,7 @@ def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
         host=host,
         port=port,
         http=bounded_protocol(  # type: ignore[arg-type]  # whatever makes one does
-            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused)
+            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused, UNREAD_PATHS)
         ),
         ws="none",
         lifespan="off",

@@ -22,6 +22,7 @@ class ApiMeasures:
         self.problems: defaultdict[str, int] = defaultdict(int)
         self.callers_gone: defaultdict[str, int] = defaultdict(int)
         self.outcomes: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.events_sent = 0
         self.answers: defaultdict[str, Histogram] = defaultdict(_answers)
         self.holds: defaultdict[str, Histogram] = defaultdict(_holds)
         self._queues = BoundedNames(MOST_QUEUES)

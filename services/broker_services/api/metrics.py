@@ -41,6 +41,7 @@ def _hub(broker: Broker) -> Iterator[Metric]:
         "broker_delivering", "Whether messages from Redis arrive; /readyz says so.", hub.subscriptions.is_delivering
     )
     yield metrics.gauge("broker_held_waits", "Calls held now.", hub.held)
+    yield metrics.gauge("broker_event_streams", "Streams of open tasks among them.", broker.event_streams.held)
     yield metrics.gauge("broker_held_claims", "Claims held now.", broker.claiming.waiting)
     yield metrics.counter(
         "broker_claims_returned",
@@ -92,6 +93,7 @@ def _calls(measures: ApiMeasures) -> Iterator[Metric]:
         ("operation", "queue", "state"),
         measures.outcomes.items(),
     )
+    yield metrics.counter("broker_events_sent", "Events of tasks that were written to streams.", measures.events_sent)
     yield _durations("broker_answer_seconds", "Duration of calls that were not held.", measures.answers)
     yield _durations("broker_hold_seconds", "Duration of calls that were held.", measures.holds)
 

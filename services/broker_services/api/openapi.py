@@ -24,6 +24,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Prefer": "`wait=N`: seconds to hold (RFC 7240); the body's `wait` beats it.",
     "Accept-Language": "`zh` for Chinese messages.",
     "If-None-Match": "The ETag of the last answer: 304 when nothing has changed.",
+    "Last-Event-ID": "The `id` of the last event that was seen: what followed it comes first.",
     "Location": "Where to ask for the task.",
     "Retry-After": "Seconds until asking again makes sense.",
     "Preference-Applied": "The `Prefer` that was followed.",
@@ -169,6 +170,8 @@ def _request_body(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": schema}
     if operation.example:
         content["example"] = dict(operation.example)
+    if operation.form:
+        return {"content": {"multipart/form-data": {"schema": schema}}}
     others: dict[str, Any] = {name: {"schema": {"type": "object"}} for name in RAW_FORMS} if operation.raw else {}
     return {"content": {"application/json": content, **others}}
 

@@ -6,19 +6,26 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from broker_services.api.asgi import FLOW
 from broker_services.api.corked import CorkedTransport
 from broker_services.api.delivery import CONNECTION, Following, has_left, has_missed
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
+from broker_services.api.small_reads import SmallReads
 
 MOST_PIPELINED: Final = 32
 """Requests read on one connection behind one that is held; more stay unread until it is answered."""
+
+READER_TIMEOUT_S: Final = 30.0
+"""How long a caller may take nothing of an answer that is too long for its connection's buffers."""
+LAST_CHANCE_S: Final = 1.0
+"""The same once this process ends."""
 
 
 class HeadersTooLargeError(Exception):
@@ -30,16 +37,22 @@ class HeadBounds(NamedTuple):
 
     `most_bytes`: request line and headers together; more is answered 431 and the connection closed. `timeout_s`:
     seconds within which a head that has begun must be complete, else 408 and the same. `on_refused`: told the code.
+    `unread_paths`: where a body is left unread until the application asks for it.
     """
 
     most_bytes: int
     timeout_s: float
     on_refused: Callable[[str], None] = lambda _code: None
+    unread_paths: Container[str] = ()
 
 
-def bounded_protocol(bounds: HeadBounds) -> Callable[..., BoundedProtocol]:
+def bounded_protocol(bounds: HeadBounds) -> Callable[..., SmallReads]:
     """What uvicorn calls for each connection."""
-    return partial(BoundedProtocol, bounds=bounds)
+    return partial(_make_protocol, bounds=bounds)
+
+
+def _make_protocol(*args: Any, **kwargs: Any) -> SmallReads:
+    return SmallReads(BoundedProtocol(*args, **kwargs))
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -54,9 +67,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_too_large = False
         self._is_in_head = False
         self._is_in_message = False
+        self.takes_long_reads = False
         self._too_slow: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
         self._following: Following | None = None
+        self.on_closed: Callable[[], None] | None = None
         # Weak, since the scope is the protocol's own: a circle would outlive each connection.
         self._reference = weakref.ref(self)
 
@@ -68,12 +84,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells every request on the connection, where uvicorn tells only the one that came last."""
         self._stop_clock()
+        self._forget_stall()
         for cycle in self._behind:
             cycle.disconnected = True
             cycle.message_event.set()
         if self._following is not None:
-            self._end_following(is_lost=exc is not None and self.flow.write_paused)
+            self._end_following(is_lost=self.flow.write_paused)
         super().connection_lost(exc)
+        if self.on_closed is not None:
+            self.on_closed()
 
     def eof_received(self) -> None:
         """The caller has closed its end; what has not reached it by now never will."""
@@ -88,6 +107,34 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_in_head and self._received > self._bounds.most_bytes and not self.transport.is_closing():
             self._refuse(_too_large(self._bounds.most_bytes))
         self._watch_time()
+
+    # Slow readers
+
+    def pause_writing(self) -> None:
+        """The caller takes less than it is given: whoever writes to it waits, but not for ever."""
+        super().pause_writing()
+        self._let_go_after(READER_TIMEOUT_S)
+
+    def resume_writing(self) -> None:
+        """The caller has taken most of it."""
+        self._forget_stall()
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """This process ends, and with it its patience."""
+        super().shutdown()
+        if self._stalled is not None:
+            self._let_go_after(LAST_CHANCE_S)
+
+    def _let_go_after(self, seconds: float) -> None:
+        self._forget_stall()
+        # Not closed: that would wait until everything is taken.
+        self._stalled = self.loop.call_later(seconds, self.transport.abort)
+
+    def _forget_stall(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     # Of the parser
 
@@ -116,10 +163,21 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.pipeline:
             self._read_on(previous)
+        elif self.scope["path"] in self._bounds.unread_paths:
+            self.scope[FLOW] = self.flow  # type: ignore[typeddict-unknown-key]  # an extension
+            self.takes_long_reads = True
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body. Of one that is left unread, no other piece shall come before somebody asks for it; when
+        the call is answered already, nobody will, and the rest is read to get it out of the way."""
+        super().on_body(body)
+        if self.takes_long_reads and not self._is_answered():
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         """A request is complete."""
-        self._is_in_message = False
+        self._is_in_message = self.takes_long_reads = False
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

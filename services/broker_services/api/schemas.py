@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -79,6 +79,16 @@ class Tasks(msgspec.Struct, kw_only=True):
 
     items: list[Task]
     cursor: Annotated[str | None, Meta(description="Where the next page begins; absent at the end.")] = None
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """One event of a stream."""
+
+    id: Annotated[str, Meta(description="Its place; `Last-Event-ID` goes on behind it.")]
+    event: Literal["progress", "state", "reset"]
+    data: Annotated[
+        Any, Meta(description="The value with `progress`, else the task; in server-sent events as JSON text.")
+    ]
 
 
 class Queue(msgspec.Struct, kw_only=True):

@@ -121,7 +121,8 @@ def _serve(
     make_demo_repository(repositories / DEMO_REPOSITORY)
     redis_url = _redis_url(settings, data_folder / "server", events, running)
     children = running.enter_context(_Children(settings.drain_s + STOP_MARGIN_S, events))
-    environment = child_environment(settings, redis_url=redis_url, git_root=repositories)
+    uploads = upload_url(settings, data_folder)
+    environment = child_environment(settings, redis_url=redis_url, git_root=repositories, upload_url=uploads)
     for number, (address_host, address_port) in enumerate(addresses, start=1):
         command = (*CLI, "api", "--host", address_host, "--port", str(address_port))
         children.start(f"api-{number}", command, environment)
@@ -234,13 +235,20 @@ def redis_url_was_given(settings: Settings) -> bool:
     return bool(named) or settings.redis_url != Settings().redis_url
 
 
-def child_environment(settings: Settings, *, redis_url: str, git_root: Path) -> Mapping[str, str]:
+def upload_url(settings: Settings, data_folder: Path) -> str:
+    """Where uploads go: beside everything else that is kept, unless the user named a place."""
+    return (
+        str(data_folder.absolute() / "uploads") if settings.upload_url == Settings().upload_url else settings.upload_url
+    )
+
+
+def child_environment(settings: Settings, *, redis_url: str, git_root: Path, upload_url: str) -> Mapping[str, str]:
     """This process's environment with every setting in it, flags of `broker dev` included.
 
     The URL goes this way too, and not as a flag: it may hold a password, and everybody can list processes.
     """
     given = {name: getattr(settings, name) for name in Settings.__struct_fields__}
-    given.update(redis_url=redis_url, git_root=git_root.absolute())
+    given.update(redis_url=redis_url, git_root=git_root.absolute(), upload_url=upload_url)
     variables = {ENVIRONMENT_PREFIX + name.upper(): str(value) for name, value in given.items() if value is not None}
     return {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
 

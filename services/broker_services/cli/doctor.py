@@ -7,7 +7,8 @@ import msgspec
 
 from broker.naming import DEFAULT_QUEUE
 from broker.settings import Settings
-from broker.store.doctor import Finding, Role, examine
+from broker.store.doctor import examine
+from broker.store.findings import Finding, Role
 from broker_services.cli import show
 from broker_services.cli.exits import Exit
 
@@ -35,16 +36,30 @@ from broker_services.cli.exits import Exit
     show_default="either",
     help="Whose rights the user must have.",
 )
+@click.option(
+    "--wait-replicas",
+    type=click.IntRange(min=0),
+    envvar="BROKER_WAIT_REPLICAS",
+    show_envvar=True,
+    help="How many replicas have to confirm.",
+)
 @click.option("--json", "as_json", is_flag=True, envvar="BROKER_JSON", show_envvar=True, help="JSON on a terminal too.")
 @click.pass_context
 def doctor(
-    ctx: click.Context, /, redis_url: str | None, queues: tuple[str, ...], role: Role | None, as_json: bool
+    ctx: click.Context,
+    /,
+    redis_url: str | None,
+    queues: tuple[str, ...],
+    role: Role | None,
+    wait_replicas: int | None,
+    as_json: bool,
 ) -> None:
-    """Check the Redis server's version and settings, this user's rights, and that messages really arrive.
+    """Check the Redis server's version and settings, its replicas, this user's rights, and that messages really arrive.
 
     Nothing is changed on the server. Exit code 0 when nothing failed, 1 otherwise.
     """
-    findings = examine(Settings.from_environment(redis_url=redis_url).redis_url, queues, role)
+    settings = Settings.from_environment(redis_url=redis_url, wait_replicas=wait_replicas)
+    findings = examine(settings.redis_url, queues, role, settings.wait_replicas)
     if show.for_people(as_json):
         _print(findings)
     else:

@@ -10,6 +10,8 @@ from typing import Final
 import click
 import msgspec
 
+from broker.task_event import EventKind, TaskEvent
+
 COLOURS: Final = {
     "succeeded": "green",
     "failed": "red",
@@ -66,6 +68,14 @@ def published_line(raw: bytes) -> None:
         return
     value = harmless(bytes(members["value"]).decode("utf-8", "replace"))
     echo("  ".join((_text(members, "changed_at"), bold(_text(members, "version")), value)))
+
+
+def event(told: TaskEvent) -> None:
+    """Prints an event for people: a value on one line, the task as a whole."""
+    if told.kind is EventKind.PROGRESS:
+        echo(f"{coloured('running', told.kind)}  {harmless(told.raw.decode('utf-8', 'replace'))}")
+    else:
+        task(told.raw)
 
 
 def echo(line: str) -> None:

@@ -7,7 +7,7 @@ import logging
 import signal
 from pathlib import Path
 
-from broker import ConfigurationError, Settings, Worker
+from broker import ConfigurationError, Settings, Worker, naming
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
 from broker_services.worker.loading import load_worker_object
 
@@ -89,10 +89,14 @@ def _load(target: str) -> Worker:
 
 
 def _built_in(settings: Settings) -> Worker:
+    from broker_services.files import FileStore
     from broker_services.worker.createbranch import BranchCreator
     from broker_services.worker.git_process import require_git
+    from broker_services.worker.upload import PictureProcessor
 
     require_git()
     worker = Worker()
     worker.handler("createbranch", concurrency=32, timeout=60, max_attempts=3)(BranchCreator(Path(settings.git_root)))
+    pictures = PictureProcessor(FileStore(settings.upload_url))
+    worker.handler(naming.UPLOAD_QUEUE, concurrency=settings.upload_threads, timeout=60, max_attempts=3)(pictures)
     return worker

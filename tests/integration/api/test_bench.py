@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +12,9 @@ from click.testing import CliRunner
 from broker_services.cli.exits import Exit
 from broker_services.cli.main import cli
 from tests.support.api import ApiProcess, WorkerProcess
+
+DURATIONS_S: Final = (0.3, 1.0, 5.0)
+"""A busy machine may not get round to anything in the first."""
 
 Bench = Callable[..., tuple[int, Any]]
 
@@ -22,9 +25,14 @@ def bench(instances: tuple[ApiProcess, ApiProcess]) -> Bench:
     first, second = instances
 
     def run(*arguments: str) -> tuple[int, Any]:
-        command = ["bench", "--url", first.url, "--second-url", second.url, "--json", "--duration-s", "0.3"]
-        result = CliRunner().invoke(cli, [*command, "--warm-up-s", "0", *arguments], prog_name="broker")
-        return result.exit_code, json.loads(result.stdout)
+        command = ["bench", "--url", first.url, "--second-url", second.url, "--json", "--warm-up-s", "0"]
+        for duration_s in DURATIONS_S:
+            timed = [*command, "--duration-s", str(duration_s), *arguments]
+            result = CliRunner().invoke(cli, timed, prog_name="broker")
+            found = json.loads(result.stdout)
+            if found["calls"] or found["errors"]:
+                break
+        return result.exit_code, found
 
     return run
 
@@ -37,16 +45,16 @@ def test_a_round_trip_is_measured_in_a_closed_loop(bench: Bench, worker: WorkerP
 
 
 def test_at_a_fixed_rate_as_many_calls_are_made_as_are_due(bench: Bench, worker: WorkerProcess) -> None:
-    code, found = bench("--queue", "test-echo", "--rate", "100", "--min-rate", "1", "--max-p99-ms", "60000")
+    code, found = bench("--queue", "test-echo", "--rate", "100", "--min-rate", "100", "--max-p99-ms", "60000")
     assert (code, found["loop"]) == (Exit.OK, "open")
-    assert found["calls"] == 30
+    assert found["calls"] == found["rate_asked"] * found["duration_s"]
 
 
-@pytest.mark.parametrize("scenario", ["callback", "hold"])
-def test_held_calls_are_answered(bench: Bench, scenario: str) -> None:
+@pytest.mark.parametrize("scenario", ["callback", "hold", "watch", "claim"])
+def test_every_other_scenario_runs(bench: Bench, scenario: str) -> None:
     code, found = bench("--scenario", scenario, "--concurrency", "20")
     assert (code, found["errors"]) == (Exit.OK, {})
-    assert found["calls"] >= 20
+    assert found["calls"] > 0
 
 
 def test_a_limit_that_is_not_kept_is_a_failure(bench: Bench) -> None:

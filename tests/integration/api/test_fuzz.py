@@ -19,6 +19,8 @@ HEADERS: Final = (
     "Prefer",
     "Accept-Language",
     "If-None-Match",
+    "Last-Event-ID",
+    "Accept",
     "Content-Type",
     "Content-Length",
     "Host",
@@ -101,10 +103,10 @@ def test_any_query(a: Caller, path: str, fields: dict[str, Any]) -> None:
     value=st.binary(max_size=30).filter(lambda value: not set(value) & set(range(32)) and b"\x7f" not in value),
 )
 def test_any_header(a: Caller, name: str, value: bytes) -> None:
-    head = request_head("GET", "/queryTaskState?uuid=a", name.encode() + b": " + value, b"Connection: close")
-
-    with a.connection(head) as connection:
-        assert not connection.recv(100).startswith(b"HTTP/1.1 5")
+    for path in ("/queryTaskState", "/taskEvents"):
+        head = request_head("GET", f"{path}?uuid=a", name.encode() + b": " + value, b"Connection: close")
+        with a.connection(head) as connection:
+            assert not connection.recv(100).startswith(b"HTTP/1.1 5")
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.store.doctor import Finding, Status
+from broker.store.findings import Finding, Status
 from broker_services.cli import doctor, show
 from broker_services.cli.exits import Exit
 from tests.unit.cli.conftest import Invoke
@@ -35,11 +35,12 @@ def test_the_worst_finding_decides(
 def test_flags_and_environment(broker: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     examined = Examined("ok")
     monkeypatch.setattr(doctor, "examine", examined)
-    broker("doctor", "--queue", "a", "--queue", "b", "--role", "api", BROKER_REDIS_URL="redis://r.test")
+    flags = ("--queue", "a", "--queue", "b", "--role", "api", "--wait-replicas", "1")
+    broker("doctor", *flags, BROKER_REDIS_URL="redis://r.test")
     broker("doctor")
     assert examined.asked == [
-        ("redis://r.test", ("a", "b"), "api"),
-        ("redis://127.0.0.1:6379/0", ("createbranch",), None),
+        ("redis://r.test", ("a", "b"), "api", 1),
+        ("redis://127.0.0.1:6379/0", ("createbranch",), None, 0),
     ]
 
 

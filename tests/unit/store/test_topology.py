@@ -8,11 +8,15 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import redis
 
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, StoreUnavailableError
 from broker.store.commands import Command
+from broker.store.doctor import examine
+from broker.store.embedded import free_port
 from broker.store.link import Link
 from broker.store.server import Server
 from broker.store.topology import Topology, read_server
@@ -221,4 +225,42 @@ async def test_tls_with_an_unknown_authority(tls_port: int, closing: AsyncExitSt
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # the server's side of the failed handshake
     link = Link(Topology.from_url(f"rediss://127.0.0.1:{tls_port}"), name="test")
     with pytest.raises(Exception, match=r"(?i)certificate"):
+        await link.open(timeout=0.5)
+
+
+PASSWORD = "p@ss:w/ö%?#[]&= "
+
+
+@pytest.fixture
+def strict_server(own_server: OwnServer, certificate: Path) -> str:
+    """A server that asks for a client's certificate, and for the password of the user `us@er`: its address."""
+    port = free_port()
+    files = {"tls-cert-file": "cert.pem", "tls-key-file": "key.pem", "tls-ca-cert-file": "cert.pem"}
+    options = {name: str(certificate / file) for name, file in files.items()}
+    try:
+        server = own_server(options={"tls-port": str(port), "tls-auth-clients": "yes", **options})
+    except ConfigurationError as error:
+        pytest.skip(f"This server is not built with TLS: {error}")
+    with redis.Redis(port=server.port) as admin:
+        admin.execute_command("ACL", "SETUSER", "us@er", "on", f">{PASSWORD}", "+@all", "~*", "&*")
+    return f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("is_examined", [False, True])
+async def test_a_client_certificate_and_a_password_of_special_characters(
+    strict_server: str, certificate: Path, closing: AsyncExitStack, is_examined: bool
+) -> None:
+    files = f"ssl_ca_certs={certificate / 'cert.pem'}&ssl_certfile={certificate / 'cert.pem'}"
+    login = f"{quote('us@er', safe='')}:{quote(PASSWORD, safe='')}"
+    url = f"rediss://{login}@{strict_server}/0?{files}&ssl_keyfile={certificate / 'key.pem'}"
+    if is_examined:
+        assert "fail" not in {finding.status for finding in examine(url)}
+    else:
+        link = await opened(url, closing)
+        assert await link.send(Command(("ACL", "WHOAMI"))) == b"us@er"
+
+
+async def test_without_a_client_certificate(strict_server: str) -> None:
+    link = Link(Topology.from_url(f"rediss://{strict_server}?ssl_cert_reqs=none"), name="test")
+    with pytest.raises(StoreUnavailableError):
         await link.open(timeout=0.5)

@@ -1,9 +1,8 @@
--- @include queue enqueue settle changes
+-- @include queue enqueue settle changes dropped
 -- admit(queue, priority, most, drops_oldest, now): whether a queue takes one more pending task, claimable or delayed,
 -- which is counted as admitted. A full one takes it only in place of its oldest claimable task of the lowest priority,
 -- and of none above the new task's own.
 local MOST_DROPS = 10
-local DROPPED = '{"code":"queue-full","message":"The queue was full, and this was the oldest of its lowest priority."}'
 -- Pending tasks by queue, as far as this run has asked; a run of several tasks asks once a queue.
 local pending_of = {}
 

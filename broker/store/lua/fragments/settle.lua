@@ -35,7 +35,8 @@ local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local worker = record.worker
   local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
-  record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values
+  local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
+  record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
   record.lease, record.worker, record.due = nil, nil, nil
   set_value(uuid, record, 'last_error', nil)
   if result then set_value(uuid, record, 'result', result) end

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, TypeVar
 
 import msgspec
 from prometheus_client.core import Metric
 
 from broker import Broker
+from broker.disconnect import DisconnectWatch
 from broker_services.api.access import Access
 from broker_services.api.answers import Header
 from broker_services.api.bodies import Bodies
-from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest
+from broker_services.api.leaving import ConnectionWatch
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.metrics import api_metrics, draining
+from broker_services.api.uploads import Uploads
 from broker_services.metrics import Metrics
 
 T = TypeVar("T")
+
+_NOT_HELD: Final = nullcontext()
 
 
 class Api:
@@ -42,11 +48,13 @@ class Api:
             timeout_s=self.settings.body_timeout_s,
             deadlines=broker.hub.deadlines,
         )
+        self.uploads = Uploads(self.settings)
 
     def drain(self) -> None:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
+        self.uploads.end_all()
         self.broker.end_waits()
 
     def _collect(self) -> Iterator[Metric]:
@@ -68,11 +76,19 @@ async def read(request: HttpRequest, decoder: msgspec.json.Decoder[T], request_t
 
 async def held(api: Api, request: HttpRequest, wait: float, holding: Coroutine[Any, Any, T]) -> T:
     """Awaits `holding`, watching the caller's socket while it lasts. Raises ClientGoneError, too."""
+    with watched(api, request, wait):
+        return await holding
+
+
+def watched(api: Api, request: HttpRequest, wait: float) -> AbstractContextManager[object]:
+    """While a call is held: ClientGoneError is raised when its caller leaves."""
     if wait <= 0:
-        return await holding
+        return _NOT_HELD
     request.is_held = True
-    with DisconnectWatch(request.receive, api.broker.hub.deadlines):
-        return await holding
+    connection = connection_of(request.scope)
+    if connection is not None:
+        return ConnectionWatch(connection, api.broker.hub.deadlines.loop)
+    return DisconnectWatch(request.receive, api.broker.hub.deadlines)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:

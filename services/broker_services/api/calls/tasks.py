@@ -19,7 +19,7 @@ from broker.store.queries import StoredTask
 from broker.store.transitions import Changed
 from broker_services.api.answers import Answer, Header, etag_matches, etag_of
 from broker_services.api.calls.raw_change import read_raw_change
-from broker_services.api.calls.shared import Api, held, idempotency_key, read
+from broker_services.api.calls.shared import Api, idempotency_key, read, watched
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.task_body import changed_body, queue_of, task_body
 
@@ -40,12 +40,14 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
     creating = api.broker.exclusive if asked.exclusive else api.broker.holding
-    task = await held(api, request, wait, creating.create(new, wait))
+    with watched(api, request, wait):
+        task = await creating.create(new, wait)
     api.measures.told("createTask", task.queue, task.state)
-    return _created_answer(api, request, task, applied)
+    return created_answer(api, request, task, applied)
 
 
-def _created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+def created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+    """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
         return Answer(200, body, headers)
@@ -61,7 +63,8 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     """GET /queryTaskState."""
     asked = request.read_query(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
-    task = await held(api, request, wait, api.broker.holding.query(asked.uuid, wait))
+    with watched(api, request, wait):
+        task = await api.broker.holding.query(asked.uuid, wait)
     api.measures.told("queryTaskState", task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     etag = etag_of(body)

@@ -29,6 +29,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     `parameter` is a request type with one field, named as the `{name}` at the path's end; calls read it by
     `request.read_path`. `body` is the type of a whole body that is a value and no request; without it the body is
     `request`, whose fields a method without a body takes from the query.
+    `form` marks those whose request is a multipart form.
     `raw` marks those that take a body of the sender's own format with `raw=1` in the query.
     `writes` marks those whose GET form changes something: it is guarded, may be switched off, and has no HEAD.
     `scope` is what an API key needs, None where nobody needs one. `headers` are request headers it looks at.
@@ -43,6 +44,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     request: Any = None
     parameter: Any = None
     body: Any = None
+    form: bool = False
     raw: bool = False
     writes: bool = False
     outcomes: Mapping[int, Outcome]

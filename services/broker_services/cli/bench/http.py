@@ -1,7 +1,7 @@
 """A lean HTTP/1.1 client: keep-alive connections that carry one call at a time, parsed by httptools.
 
-httpx would be what is measured: it spends about 350 µs of CPU a call, ten times what a broker's instance takes to
-answer one, where this client spends about 30.
+httpx would be what is measured: it spends 760 µs of CPU a call on one connection and 2,000 on 64, many times what an
+instance takes to answer one, where this client spends 13.
 """
 
 from __future__ import annotations

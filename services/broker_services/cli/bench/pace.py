@@ -15,7 +15,7 @@ from typing import Final
 
 from broker_services.cli.bench.latencies import Latencies
 
-NEVER_SENT: Final = "due, but never sent: all connections were busy"
+NEVER_SENT: Final = "due, but never sent: the calls before were not done"
 
 
 class Over(Exception):  # noqa: N818  not an error: the run is at its end
@@ -54,8 +54,10 @@ class Pace:
 
     @property
     def achieved(self) -> float:
-        """Counted calls a second."""
-        return len(self.latencies) / max(self._last - self._counted_from, self._end - self._counted_from, 1e-9)
+        """Counted calls a second. At a fixed rate, of the time in which they were due; else until the last answer."""
+        due_s = self._end - self._counted_from
+        answered_s = due_s if self._rate is not None else max(due_s, self._last - self._counted_from)
+        return len(self.latencies) / max(answered_s, 1e-9)
 
     def stop(self) -> None:
         """Ends the run early."""

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
+import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import click
 import msgspec
 
-from broker.errors import ApiError
+from broker.errors import ApiError, ConfigurationError
+from broker_services.api.descriptors import raised_limit
 from broker_services.cli.bench.http import HttpClient
 from broker_services.cli.bench.latencies import PERCENTILES, Latencies
 from broker_services.cli.bench.pace import Pace
 from broker_services.cli.bench.report import Found, Limit
-from broker_services.cli.bench.scenario import Options, describe, run_lanes
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, describe, ended, run_lanes
 from broker_services.cli.bench.scenarios import SCENARIOS
 from broker_services.loop import loop_factory
 
 PROGRESS_EVERY_S: Final = 0.2
 PROGRESS_STEPS: Final = 1000
+RESERVED_FILES: Final = 64
+"""For everything but the connections that carry the load."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +65,20 @@ def run(wanted: Wanted) -> Outcome:
     Raises:
         ApiError: Nothing answers at the URL.
         InvalidRequestError: The URL cannot be called.
+        ConfigurationError: This process may not open so many connections.
     """
+    _check_room(wanted.concurrency)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_run(wanted))
+
+
+def _check_room(concurrency: int) -> None:
+    allowed = raised_limit()
+    if allowed != resource.RLIM_INFINITY and concurrency + RESERVED_FILES > allowed:
+        raise ConfigurationError(
+            f"--concurrency {concurrency} is more than the {allowed} files that this process may open: "
+            "raise that limit (ulimit -n), or run several."
+        )
 
 
 async def _run(wanted: Wanted) -> Outcome:
@@ -73,29 +89,28 @@ async def _run(wanted: Wanted) -> Outcome:
     ):
         for one in (client, second):
             await _knock(one, wanted)
-        options = Options(
-            client=client,
-            second=second,
-            concurrency=wanted.concurrency,
-            timeout_s=wanted.timeout_s,
-            run_s=wanted.warm_up_s + wanted.duration_s,
-            queue=wanted.queue,
-            payload=wanted.payload,
-        )
-        scenario = SCENARIOS[wanted.scenario](options)
+        scenario = SCENARIOS[wanted.scenario](_options(wanted, client, second))
+        await _prepare(scenario)
         pace = Pace(rate=wanted.rate, warm_up_s=wanted.warm_up_s, duration_s=wanted.duration_s)
         interrupted = _stop_on_interrupt(pace)
         began, cpu_began = time.perf_counter(), time.process_time()
-        showing = asyncio.create_task(_show_progress(pace)) if wanted.shows_progress else None
-        try:
+        async with _progress_shown(pace, wanted.shows_progress):
             await run_lanes(scenario, pace)
-        finally:
-            if showing is not None:
-                showing.cancel()
-                await asyncio.wait({showing})
         cpu = (time.process_time() - cpu_began) / (time.perf_counter() - began)
         pace.close()
         return Outcome(_found(wanted, pace, scenario.calls, cpu), interrupted.is_set())
+
+
+def _options(wanted: Wanted, client: HttpClient, second: HttpClient) -> Options:
+    return Options(
+        client=client,
+        second=second,
+        concurrency=wanted.concurrency,
+        timeout_s=wanted.timeout_s,
+        run_s=wanted.warm_up_s + wanted.duration_s,
+        queue=wanted.queue,
+        payload=wanted.payload,
+    )
 
 
 async def _knock(client: HttpClient, wanted: Wanted) -> None:
@@ -106,6 +121,13 @@ async def _knock(client: HttpClient, wanted: Wanted) -> None:
     except OSError as error:
         message = f"Nothing answers at {client.url}: {describe(error)}. Is --url right?"
         raise ApiError(message, status=None, code="unreachable") from None
+
+
+async def _prepare(scenario: Scenario) -> None:
+    try:
+        await scenario.prepare()
+    except (UnexpectedError, OSError) as error:
+        raise ApiError(f"The run cannot begin: {describe(error)}.", status=None) from None
 
 
 def _stop_on_interrupt(pace: Pace) -> asyncio.Event:
@@ -120,6 +142,18 @@ def _stop_on_interrupt(pace: Pace) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, stop)
     return interrupted
+
+
+@asynccontextmanager
+async def _progress_shown(pace: Pace, is_wanted: bool) -> AsyncIterator[None]:
+    if not is_wanted:
+        yield
+        return
+    showing = asyncio.create_task(_show_progress(pace))
+    try:
+        yield
+    finally:
+        await ended(showing)
 
 
 async def _show_progress(pace: Pace) -> None:

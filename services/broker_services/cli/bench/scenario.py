@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Any, Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -48,18 +49,35 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return self.queue or f"bench-{secrets.token_hex(4)}"
 
 
-class Scenario(Protocol):
-    """One kind of load."""
+class Scenario(ABC):
+    """One kind of load.
 
-    calls: str
+    Args:
+        options: What was asked for.
+    """
+
+    calls: ClassVar[str]
     """What is counted, for people."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
 
     @property
     def lanes(self) -> int:
         """How many of `step` go on side by side."""
+        return self._options.concurrency
 
+    async def prepare(self) -> None:  # noqa: B027  most have nothing to prepare
+        """Makes what has to be there before the run begins. Raises what `step` may."""
+
+    @abstractmethod
     async def step(self, pace: Pace) -> None:
-        """Once: `pace.begin`, the call, `pace.record`; with what has to be done before and after, unmeasured."""
+        """Once: `pace.begin`, the call, `pace.record`; with what has to be done before and after, unmeasured.
+
+        Raises:
+            Over: The run is over.
+            UnexpectedError, OSError: The call went wrong.
+        """
 
 
 class UnexpectedError(Exception):

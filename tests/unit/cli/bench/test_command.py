@@ -31,9 +31,13 @@ def test_where_nothing_answers_the_run_does_not_begin(broker: Invoke) -> None:
         (["--scenario", "hold", "--rate", "5"], "--rate has no meaning for hold"),
         (["--url", "localhost:8080"], "must begin with http:// or https://"),
         (["--rate", "0"], "0 is not in the range"),
+        (["--concurrency", "1000"], "--concurrency 1000 is more than the 1000 files"),
     ],
 )
-def test_what_cannot_be_run_is_a_usage_error(broker: Invoke, arguments: list[str], sentence: str) -> None:
+def test_what_cannot_be_run_is_a_usage_error(
+    broker: Invoke, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr("broker_services.cli.bench.run.raised_limit", lambda: 1000)
     result = broker("bench", *arguments)
     assert result.exit_code == Exit.USAGE
     assert sentence in result.stderr

@@ -10,24 +10,20 @@ import secrets
 from typing import Final
 
 from broker_services.cli.bench.pace import Over, Pace
-from broker_services.cli.bench.scenario import Options, UnexpectedError, call, ended
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, ended
 
 SETTLE_S: Final = 0.05
 """Between sending the call that is to be held and the change: by then the caller waits."""
 
 
-class Callback:
+class Callback(Scenario):
     """As many pairs of a held call and its change as there are lanes."""
 
     calls = "callbacks"
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(options)
         self._queue = options.own_queue()
-
-    @property
-    def lanes(self) -> int:
-        return self._options.concurrency
 
     async def step(self, pace: Pace) -> None:
         uuid, options = secrets.token_hex(12), self._options

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from broker_services.cli.bench.pace import Pace
-from broker_services.cli.bench.scenario import Options, UnexpectedError, call
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call
 
 CLAIM_WAIT_S: Final = 5
 
@@ -24,21 +24,17 @@ class _Claimed(msgspec.Struct):
     tasks: list[_Task]
 
 
-class Claim:
+class Claim(Scenario):
     """As many workers as there are lanes."""
 
     calls = "claims"
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(options)
         queue = options.own_queue()
         client = options.client
         self._create = client.post("/createTask", options.new_task(queue, wait=0))
         self._claim = client.post("/claimTask", {"queues": [queue], "wait": CLAIM_WAIT_S})
-
-    @property
-    def lanes(self) -> int:
-        return self._options.concurrency
 
     async def step(self, pace: Pace) -> None:
         options = self._options

@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from broker_services.cli.bench.pace import Pace
-from broker_services.cli.bench.scenario import Options, UnexpectedError, call, state_of
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, state_of
 
 QUEUE: Final = "bench"
 """What `broker worker broker_services.worker.bench:worker` works on."""
 
 
-class Roundtrip:
+class Roundtrip(Scenario):
     """As many calls at a time as there are lanes."""
 
     calls = "tasks"
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(options)
         task = options.new_task(options.queue or QUEUE, wait=options.timeout_s)
         self._request = options.client.post("/createTask", task)
-
-    @property
-    def lanes(self) -> int:
-        return self._options.concurrency
 
     async def step(self, pace: Pace) -> None:
         begun = await pace.begin()

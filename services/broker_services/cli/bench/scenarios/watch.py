@@ -14,9 +14,9 @@ import msgspec
 
 from broker_services.cli.bench.http import Answer
 from broker_services.cli.bench.pace import Pace
-from broker_services.cli.bench.scenario import Options, UnexpectedError, call, describe, ended
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, describe, ended
 
-SETTLE_S: Final = 0.2
+SETTLE_S: Final = 0.05
 SETTLE_EACH_S: Final = 0.000_1
 """Until the watchers' calls are held, in all and for each."""
 
@@ -25,22 +25,26 @@ class _Published(msgspec.Struct):
     version: str
 
 
-class Watch:
+class Watch(Scenario):
     """One lane that publishes, and the watchers it tells."""
 
     calls = "watchers told"
-    lanes = 1
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(options)
         self._namespace = f"bench-{secrets.token_hex(4)}"
         self._version = ""
 
+    @property
+    def lanes(self) -> int:
+        return 1
+
+    async def prepare(self) -> None:
+        self._version = await self._publish()
+        await self._options.client.connect(self._options.concurrency)
+
     async def step(self, pace: Pace) -> None:
         watchers = self._options.concurrency
-        if not self._version:
-            self._version = await self._publish()
-            await self._options.client.connect(watchers)
         watching = [asyncio.create_task(self._watch(self._version)) for _ in range(watchers)]
         try:
             await pace.pause(SETTLE_S + watchers * SETTLE_EACH_S)
