@@ -38,6 +38,8 @@ LOOK_EVERY_S: Final = 0.4
 """How often the server is asked which replicas it has, while there is anything to confirm: more often than a WAIT may
 take, so that a replica counts only if it is fast enough to confirm."""
 CHECK_EVERY_S: Final = 0.25
+MOST_WAITING: Final = 65_536
+"""Replies that may wait to be confirmed; beyond it callers are refused at once."""
 
 _FENCE: Final = Command(("PUBLISH", naming.fence_channel(), ""))
 _LOOK: Final = Command(("INFO", "replication"))
@@ -153,6 +155,7 @@ class Fence:
         self._waiting: deque[_Ticket] = deque()
         self._round: _Round | None = None
         self._is_due = False
+        self._is_closed = False
         self._replicas = Replicas(replicas)
         self._identity = b""
         self._looked_at = float("-inf")
@@ -170,6 +173,7 @@ class Fence:
 
     async def close(self) -> None:
         """Disconnects; what is still unconfirmed fails."""
+        self._is_closed = True
         await self.link.close()
         self._expire(float("inf"))
         if self._timer is not None:
@@ -191,6 +195,9 @@ class Fence:
 
     def queue(self, ticket: _Ticket) -> None:
         """Has a reply confirmed by the next round."""
+        if self._is_closed or len(self._waiting) >= MOST_WAITING:
+            self._refuse([ticket])
+            return
         ticket.deadline = max(ticket.asked_at + CONFIRM_DEADLINE_S, self._loop.time() + LEAST_S)
         self._waiting.append(ticket)
         if self._round is None:
@@ -272,7 +279,7 @@ class Fence:
         self._timer = None
         self._expire(self._loop.time())
         self._begin_soon()
-        if self._waiting or self._round is not None or self.is_failing:
+        if not self._is_closed and (self._waiting or self._round is not None or self.is_failing):
             self._timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _expire(self, now: float) -> None:

@@ -30,7 +30,7 @@ SCENARIOS: Final = (
     "watch",
     "values",
     "memory",
-    "replicas",
+    "durability",
     "startup",
 )
 RESULTS: Final = Path(__file__).parent / "results.md"
