@@ -1,6 +1,7 @@
 """nginx with the module nchan: two instances over one Redis, the reference for waking a held call across instances.
 
 Long polling as its documentation shows it; a message published on one instance answers the subscriber of the other.
+A channel has one message, so that a subscriber who comes late for it (`oldest`, the default) gets it nevertheless.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ http {{
             nchan_subscriber longpoll;
             nchan_channel_id $1;
             nchan_redis_pass store;
-            nchan_subscriber_first_message newest;
+            nchan_subscriber_first_message oldest;
         }}
         location ~ ^/publish/(\\w+)$ {{
             nchan_publisher;

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.deadlines import Deadlines
+from broker.disconnect import ClientGoneError, DisconnectWatch
 from broker.errors import BrokerError
 from broker.events import EventStream, StreamEvent
 from broker.task_event import EventKind
 from broker_services.api.answers import Answer, Header
-from broker_services.api.asgi import ClientGoneError, Send
-from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.asgi import Send
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.messages import Language

@@ -20,7 +20,7 @@ from tests.bench.figures import Figures, percentile
 from tests.bench.wire import Wire
 
 PAIRS: Final = (1, 200)
-SETTLE_S: Final = {1: 0.005, 200: 0.1}
+SETTLE_S: Final = {1: 0.002, 200: 0.1}
 """How long a burst waits until its calls are held, by its pairs."""
 WARM_UP_BURSTS: Final = 20
 
@@ -112,7 +112,10 @@ def _burst(system: System, client: Wire, held: list[int], changing: list[int], s
         connection: client.send(changer, change)
         for connection, changer, change in zip(held, changing, changes, strict=True)
     }
-    answers = wire.expect(client.receive(2 * len(held)))
+    try:
+        answers = wire.expect(client.receive(2 * len(held)))
+    except TimeoutError as error:
+        raise TimeoutError(f"{system.name}: {error}") from None
     latencies = [answer.at - sent[answer.connection] for answer in answers if answer.connection in sent]
     if min(latencies) < 0:
         raise RuntimeError(f"{system.name} answered a held call before it was changed.")
