@@ -162,9 +162,6 @@ class Fence:
         self._timer: asyncio.TimerHandle | None = None
         self._on_restored: list[Callable[[], None]] = []
         self.is_failing = False
-        self.rounds = 0
-        self.confirmed = 0
-        self.unconfirmed = 0
         self.link = Link(topology, name=name, identifies=True, on_connected=self._begin_soon)
 
     async def open(self) -> None:
@@ -225,7 +222,6 @@ class Fence:
             return
         self._waiting = deque(ticket for ticket in self._waiting if ticket.identity != identity)
         self._round = _Round(self, identity, tickets, self._loop.time())
-        self.rounds += 1
         self._look(identity)
         self.link.hand(_FENCE, _Nobody())
         self.link.hand(Command(("WAIT", self._replicas.expected, WAIT_MS)), self._round)
@@ -264,7 +260,6 @@ class Fence:
         self._waiting.extendleft(reversed(lost.tickets))
 
     def _confirm(self, tickets: list[_Ticket]) -> None:
-        self.confirmed += len(tickets)
         was_failing, self.is_failing = self.is_failing, False
         for ticket in tickets:
             ticket.tell()
@@ -293,7 +288,7 @@ class Fence:
             self._refuse(late)
 
     def _refuse(self, late: list[_Ticket]) -> None:
-        self.unconfirmed += len(late)
+        self.link.commands_unavailable += len(late)
         if not self.is_failing:
             log.warning("What Redis answers is not confirmed by %d replicas.", self._least)
         self.is_failing = True

@@ -141,7 +141,7 @@ class Replication:
         ]
         for sentinel in self.sentinels:
             sentinel.start()
-        until(self.is_whole, "the sentinels know everybody")
+        self.until_whole()
 
     def directives(self) -> list[str]:
         """Of each sentinel."""
@@ -184,6 +184,23 @@ class Replication:
         others = [_pairs(row) for row in sentinel.ask("SENTINEL", "SENTINELS", SERVICE) or []]
         return len(good) == len(self.servers) - 1 and all(other["flags"] == "sentinel" for other in others)
 
+    def described(self) -> str:
+        """What servers and sentinels say, for whoever wonders why they do not come to agree."""
+        lines = [f"server {self.way_to(server)}: {command(server.port, 'ROLE')}" for server in self.servers]
+        for sentinel in self.sentinels:
+            state = _pairs(sentinel.ask("SENTINEL", "MASTER", SERVICE))
+            rows = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
+            replicas = [(row["name"], row["flags"], row["master-link-status"]) for row in rows]
+            lines.append(f"sentinel: master {state.get('port')} {state.get('flags')}, replicas {replicas}")
+        return "\n".join(lines)
+
+    def until_whole(self) -> None:
+        """Returns when `is_whole`."""
+        try:
+            until(self.is_whole, "servers and sentinels agree")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.described()}") from None
+
     def fail_over(self) -> None:
         """Has a sentinel replace the master in an orderly way; returns when all name the new one."""
         before = self.master
@@ -198,7 +215,7 @@ class Replication:
         """Starts a dead server as a replica, and returns when everything is whole again."""
         server.start()
         self.attach(server, self.master)
-        until(self.is_whole, "everything is whole again")
+        self.until_whole()
 
 
 def _listens(port: int) -> bool:
