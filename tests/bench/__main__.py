@@ -30,6 +30,7 @@ SCENARIOS: Final = (
     "watch",
     "values",
     "memory",
+    "uploads",
     "durability",
     "startup",
 )

@@ -123,6 +123,8 @@ BOUNDS: Final = (
     Bound("watch", "one publish to 10,000 watchers on two instances, s", "the last watcher answered, s", at_most=1),
     Bound("values", "bytes into Redis", "bytes into Redis, times payload and result", at_most=1.05),
     Bound("values", "bytes out of Redis", "bytes out of Redis, times payload and result", at_most=1.05),
+    Bound("uploads", "API memory for 500 files of 1 MB at once, MiB", "API memory, MiB more at most", at_most=64),
+    Bound("uploads", "results that do not match their file", "results that do not match", at_most=0),
     Bound(
         "durability",
         "CPU a task with BROKER_WAIT_REPLICAS=1, of that with 0",
