@@ -130,7 +130,7 @@ def task_of(answer: Answer, actions: TaskActions) -> RemoteTask:
     try:
         return _task_of(answer.body, actions)
     except (msgspec.MsgspecError, RecursionError):
-        raise _unexpected(answer) from None
+        raise unexpected(answer) from None
 
 
 def page_of(answer: Answer, actions: TaskActions) -> Page:
@@ -143,7 +143,7 @@ def page_of(answer: Answer, actions: TaskActions) -> Page:
         page = _page_decoder.decode(answer.body)
         return Page([_task_of(bytes(item), actions) for item in page.items], page.cursor)
     except (msgspec.MsgspecError, RecursionError):
-        raise _unexpected(answer) from None
+        raise unexpected(answer) from None
 
 
 def claimed_of(answer: Answer, actions: TaskActions) -> list[ClaimedTask]:
@@ -155,7 +155,7 @@ def claimed_of(answer: Answer, actions: TaskActions) -> list[ClaimedTask]:
     try:
         return [_claimed_of(bytes(item), actions) for item in _claim_decoder.decode(answer.body).tasks]
     except (msgspec.MsgspecError, RecursionError):
-        raise _unexpected(answer) from None
+        raise unexpected(answer) from None
 
 
 def heartbeat_of(answer: Answer) -> Heartbeat:
@@ -167,7 +167,7 @@ def heartbeat_of(answer: Answer) -> Heartbeat:
     try:
         return _heartbeat_decoder.decode(answer.body)
     except (msgspec.MsgspecError, RecursionError):
-        raise _unexpected(answer) from None
+        raise unexpected(answer) from None
 
 
 def change_of(answer: Answer, actions: TaskActions) -> Change:
@@ -187,9 +187,9 @@ def error_of(answer: Answer, *, uuid: str, may_have_run: bool) -> BrokerError:
     try:
         problem = _problem_decoder.decode(answer.body)
     except (msgspec.MsgspecError, RecursionError):
-        return _unexpected(answer)
+        return unexpected(answer)
     if problem.code is None:
-        return _unexpected(answer)
+        return unexpected(answer)
     sentence = problem.detail or problem.title or f"The API answered {answer.status} {problem.code}."
     match problem.code:
         case TaskNotFoundError.code:
@@ -257,7 +257,8 @@ def _state_of(document: msgspec.Raw) -> TaskState | None:
         return None
 
 
-def _unexpected(answer: Answer) -> ApiError:
+def unexpected(answer: Answer) -> ApiError:
+    """The error for an answer that no broker gives."""
     if answer.status in TRY_AGAIN:
         sentence = f"Something in front of the broker answered {answer.status}: no API instance is reachable behind it."
     else:

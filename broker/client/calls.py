@@ -42,26 +42,33 @@ class Call:
     def url(self, base: httpx.URL, hold_s: float) -> httpx.URL:
         """The address to ask, with `wait` in the query where that is its place."""
         url = httpx.URL(str(base).rstrip("/") + self.target)
-        return url.copy_set_param("wait", _seconds(hold_s)) if self.holds and not self.writes else url
+        return url.copy_set_param("wait", seconds(hold_s)) if self.holds and not self.writes else url
 
-    def body(self, hold_s: float) -> bytes | None:
-        """The JSON body; None for a GET.
+    def content(self, hold_s: float) -> Mapping[str, Any]:
+        """What httpx takes as the body, with its headers; nothing but headers for a GET.
 
         Raises:
             InvalidRequestError: A value has no word in JSON.
         """
         if not self.writes:
-            return None
+            return {"headers": dict(self.headers)}
         given = {name: value for name, value in self.fields.items() if value is not None}
         if self.holds:
-            given["wait"] = _seconds(hold_s)
-        return _dump(given, "The request")
+            given["wait"] = seconds(hold_s)
+        headers = {"Content-Type": "application/json", **self.headers}
+        return {"content": _dump(given, "The request"), "headers": headers}
 
 
 def query_call(uuid: str, target: str | None = None) -> Call:
     """`GET /queryTaskState`, or the place that a `Location` named for it."""
     own = f"/queryTaskState?{httpx.QueryParams({'uuid': uuid})}"
     return Call(method="GET", target=target or own, uuid=uuid, holds=True)
+
+
+def events_call(uuid: str, after: str | None) -> Call:
+    """`GET /taskEvents`, as lines of JSON, behind the event of that id."""
+    headers = {"Accept": "application/x-ndjson", **({} if after is None else {"Last-Event-ID": after})}
+    return Call(method="GET", target=f"/taskEvents?{httpx.QueryParams({'uuid': uuid})}", uuid=uuid, headers=headers)
 
 
 def list_call(*, queue: str | None, state: str | None, cursor: str | None, limit: int) -> Call:
@@ -143,5 +150,5 @@ def _dump(given: Any, what: str) -> bytes:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.") from None
 
 
-def _seconds(duration_s: float) -> float | int:
+def seconds(duration_s: float) -> float | int:
     return round(duration_s, 3) if duration_s % 1 else int(duration_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 
@@ -44,12 +46,12 @@ class Session:
         self._url = url
         self._hold_s = hold_s
         self._margin_s = margin_s
-        self._patience_s = patience_s
-        self._clock = clock
+        self.patience_s = patience_s
+        self.clock = clock
 
     def end_after(self, seconds: float | None) -> float:
         """The moment that is `seconds` from now; None for no end."""
-        return NO_END if seconds is None else self._clock.now() + max(seconds, 0.0)
+        return NO_END if seconds is None else self.clock.now() + max(seconds, 0.0)
 
     async def ask(self, call: Call, end: float = 0.0) -> Answer:
         """Sends a call about which nothing is known yet, and repeats it for `patience_s` as long as nothing answers.
@@ -61,8 +63,8 @@ class Session:
         Raises:
             BrokerError: What the API refused, or why there was no answer.
         """
-        give_up_by = end if end > self._clock.now() else NO_END
-        outcome = await self._persist(call, end, patience_s=self._patience_s, give_up_by=give_up_by)
+        give_up_by = end if end > self.clock.now() else NO_END
+        outcome = await self._persist(call, end, patience_s=self.patience_s, give_up_by=give_up_by)
         if isinstance(outcome, BrokerError):
             raise outcome
         return outcome
@@ -73,19 +75,19 @@ class Session:
         Raises:
             BrokerError: The record is gone; without an end also: nothing answered for `patience_s`.
         """
-        backoff = Backoff(self._clock)
+        backoff = Backoff(self.clock)
         pause_s = answer.retry_after_s or 0.0
         while not task.state.is_terminal:
-            left_s = end - self._clock.now()
+            left_s = end - self.clock.now()
             if left_s <= 0:
                 break
-            await self._clock.sleep(min(pause_s, left_s))
-            asked_at, hold_s = self._clock.now(), self._hold(end)
+            await self.clock.sleep(min(pause_s, left_s))
+            asked_at, hold_s = self.clock.now(), self._hold(end)
             outcome = await self._read(task.uuid, answer, end)
             if isinstance(outcome, BrokerError):
                 break
             answer, task = outcome, task_of(outcome, actions)
-            if self._clock.now() - asked_at < hold_s / 2:
+            if self.clock.now() - asked_at < hold_s / 2:
                 # Answered early without an outcome: an instance that drains, or one that holds nothing. Don't spin.
                 pause_s = backoff.next_s(answer.retry_after_s)
             else:
@@ -101,19 +103,19 @@ class Session:
 
     async def _persist(self, call: Call, end: float, *, patience_s: float, give_up_by: float) -> Answer | BrokerError:
         """Sends until something but "not now" is answered; returns the last failure when that takes too long."""
-        backoff = Backoff(self._clock)
+        backoff = Backoff(self.clock)
         give_up_at: float | None = None
         while True:
             outcome = await self._attempt(call, self._hold(end))
             if isinstance(outcome, Answer) and outcome.status not in TRY_AGAIN:
                 return _accepted(call, outcome)
-            now = self._clock.now()
+            now = self.clock.now()
             if give_up_at is None:
                 give_up_at = min(now + patience_s, give_up_by)
             if now >= give_up_at:
-                return self._failure(call, outcome)
+                return self.failure(call, outcome)
             asked_for_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
-            await self._clock.sleep(min(backoff.next_s(asked_for_s), give_up_at - now))
+            await self.clock.sleep(min(backoff.next_s(asked_for_s), give_up_at - now))
 
     async def _attempt(self, call: Call, hold_s: float) -> Answer | httpx.TransportError:
         try:
@@ -126,29 +128,57 @@ class Session:
             return httpx.RemoteProtocolError(str(error))
 
     async def _send(self, call: Call, hold_s: float) -> Answer:
-        body = call.body(hold_s)
-        headers = dict(call.headers) if body is None else {"Content-Type": "application/json", **call.headers}
         response = await self._http.request(
             call.method,
             call.url(self._url, hold_s),
-            content=body,
-            headers=headers,
             timeout=httpx.Timeout(self._margin_s, read=self._margin_s + (hold_s if call.holds else 0.0)),
+            **call.content(hold_s),
         )
-        return Answer(
-            status=response.status_code,
-            body=response.content,
-            location=response.headers.get("Location"),
-            retry_after_s=retry_after_s(response.headers.get("Retry-After")),
-        )
+        return _answer(response)
 
-    def _failure(self, call: Call, outcome: Answer | httpx.TransportError) -> BrokerError:
+    # Answers that go on
+
+    @asynccontextmanager
+    async def stream(self, call: Call, silence_s: float) -> AsyncIterator[httpx.Response]:
+        """The answer to a call while it comes in; raises httpx.TransportError when it breaks off.
+
+        Args:
+            call: What to ask.
+            silence_s: How long nothing may come where all is well.
+        """
+        timeout = httpx.Timeout(self._margin_s, read=self._margin_s + silence_s)
+        try:
+            async with self._http.stream(
+                call.method, call.url(self._url, 0), headers=dict(call.headers), timeout=timeout
+            ) as response:
+                yield response
+        except httpx.LocalProtocolError as error:
+            raise InvalidRequestError(f"The request cannot be sent: {error}.") from None
+        except UnicodeEncodeError:
+            raise InvalidRequestError("The id of an event consists of ASCII characters.", field="after") from None
+
+    async def read(self, response: httpx.Response) -> Answer:
+        """An answer that does not go on, to its end."""
+        await response.aread()
+        return _answer(response)
+
+    def failure(self, call: Call, outcome: Answer | httpx.TransportError) -> BrokerError:
+        """The error that a refusal, or no answer, stands for."""
         if isinstance(outcome, Answer):
             return error_of(outcome, uuid=call.uuid, may_have_run=call.writes)
         return unreachable(str(self._url), outcome)
 
     def _hold(self, end: float) -> float:
-        return min(self._hold_s, max(end - self._clock.now(), 0.0))
+        return min(self._hold_s, max(end - self.clock.now(), 0.0))
+
+
+def _answer(response: httpx.Response) -> Answer:
+    return Answer(
+        status=response.status_code,
+        body=response.content,
+        location=response.headers.get("Location"),
+        retry_after_s=retry_after_s(response.headers.get("Retry-After")),
+    )
 
 
 def _accepted(call: Call, answer: Answer) -> Answer:

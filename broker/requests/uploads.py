@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from broker.requests.fields import Wait
 
@@ -14,4 +14,4 @@ class UploadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A form with one file to store and process."""
 
     file: Annotated[str, Meta(description="One file, with its name.", extra_json_schema={"format": "binary"})]
-    wait: Wait | None = None
+    wait: Wait | UnsetType = UNSET

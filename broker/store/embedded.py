@@ -154,6 +154,16 @@ class EmbeddedServer:
         """SIGKILL: the end of a server that crashes."""
         self._started_process().kill()
 
+    def clear(self) -> None:
+        """Forgets all data, as a server that has just been installed.
+
+        Raises:
+            ConfigurationError: It does not answer.
+        """
+        answer = _ask(self._port, b"FLUSHALL\r\nQUIT\r\n", self._password())
+        if b"+OK\r\n+OK\r\n" not in answer:
+            raise ConfigurationError(f"The embedded server on port {self._port} does not forget its data: {answer!r}")
+
     def _password(self) -> str | None:
         value = self._options.get("requirepass")
         return None if value is None else _words(value)[0]
@@ -316,18 +326,22 @@ def free_port() -> int:
 
 def _answers(port: int, pid: int, password: str | None) -> bool:
     """Whether the server with this pid answers PING: what answers may be another one, which had the port first."""
-    commands = b"PING\r\nINFO server\r\nQUIT\r\n"
+    answer = _ask(port, b"PING\r\nINFO server\r\nQUIT\r\n", password)
+    process_id = _process_id_line.search(answer)
+    return b"+PONG\r\n" in answer and process_id is not None and int(process_id[1]) == pid
+
+
+def _ask(port: int, commands: bytes, password: str | None) -> bytes:
+    """All answers to these commands, of which the last is QUIT; nothing where nothing answers."""
     if password is not None:
         secret = password.encode()
         commands = b"*2\r\n$4\r\nAUTH\r\n$%d\r\n%b\r\n" % (len(secret), secret) + commands
     try:
         with socket.create_connection((ADDRESS, port), timeout=ANSWER_DEADLINE_S) as connection:
             connection.sendall(commands)
-            answer = _read_to_end(connection)
+            return _read_to_end(connection)
     except OSError:
-        return False
-    process_id = _process_id_line.search(answer)
-    return b"+PONG\r\n" in answer and process_id is not None and int(process_id[1]) == pid
+        return b""
 
 
 def _read_to_end(connection: socket.socket) -> bytes:

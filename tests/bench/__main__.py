@@ -30,7 +30,8 @@ SCENARIOS: Final = (
     "watch",
     "values",
     "memory",
-    "replicas",
+    "uploads",
+    "durability",
     "startup",
 )
 RESULTS: Final = Path(__file__).parent / "results.md"

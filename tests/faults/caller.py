@@ -14,7 +14,15 @@ from tests.faults.history import Call
 ADDRESS: Final = "127.0.0.1"
 PATIENCE_S: Final = 20.0
 """How much longer than its wait a caller listens: longer than any stop of an instance, so that silence is a finding."""
-PATHS: Final = {"create": "/createTask", "query": "/queryTaskState", "change": "/changeTaskState"}
+PATHS: Final = {
+    "create": "/createTask",
+    "query": "/queryTaskState",
+    "change": "/changeTaskState",
+    "claim": "/claimTask",
+    "heartbeat": "/heartbeatTask",
+    "release": "/releaseTask",
+    "settle": "/changeTaskState",
+}
 
 
 class Reply(NamedTuple):
@@ -59,6 +67,19 @@ class Caller:
         call = self._begun("change", instance, request, 0)
         path = "change" if len(request) > 1 else "/cancelTask"
         return await self._ended(call, _post(path, request))
+
+    async def claim(self, instance: str, queue: str, wait_s: float, *, leaves_after_s: float | None = None) -> Call:
+        """POST /claimTask."""
+        request = {"queues": [queue], "wait": wait_s, "max": 2}
+        call = self._begun("claim", instance, request, wait_s)
+        return await self._ended(call, _post("claim", request), leaves_after_s)
+
+    async def work(
+        self, operation: str, instance: str, request: dict[str, Any], *, leaves_after_s: float | None = None
+    ) -> Call:
+        """POST /heartbeatTask, /releaseTask, or /changeTaskState with a lease."""
+        call = self._begun(operation, instance, request, 0)
+        return await self._ended(call, _post(operation, request), leaves_after_s)
 
     def _begun(self, operation: str, instance: str, request: dict[str, Any], wait_s: float) -> Call:
         now = time.time()

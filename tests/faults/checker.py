@@ -46,6 +46,10 @@ DOCUMENTED: Final[dict[str, dict[int, set[str | None]]]] = {
         409: {"task-already-final"},
         503: {"store-unavailable", "draining"},
     },
+    "claim": {200: {None}, 503: {"store-unavailable", "draining", "too-many-waiters"}},
+    "heartbeat": {200: {None}, 409: {"lease-lost"}, 503: {"store-unavailable", "draining"}},
+    "settle": {200: {None}, 409: {"task-already-final", "lease-lost"}, 503: {"store-unavailable", "draining"}},
+    "release": {200: {None}, 409: {"task-already-final", "lease-lost"}, 503: {"store-unavailable", "draining"}},
 }
 """By operation: the statuses that the load can meet, each with its codes."""
 

@@ -194,7 +194,7 @@ class Deployment:
         """Reads what the handlers wrote, and puts names to their processes."""
         names = {pid: member.name for member in self.members.values() for pid in member.pids}
         self.history.executions = [
-            msgspec.structs.replace(execution, worker=names.get(execution.pid, "?"))
+            msgspec.structs.replace(execution, worker=names.get(execution.pid, execution.worker or "?"))
             for execution in read_executions(folder)
         ]
 

@@ -15,6 +15,8 @@ from typing import Any, Final
 from tests.faults.caller import Caller
 from tests.faults.handlers import FATAL_ATTEMPTS, MAX_ATTEMPTS
 from tests.faults.history import TERMINAL, Call
+from tests.faults.http_worker import QUEUE as HTTP_QUEUE
+from tests.faults.http_worker import HttpWorker
 
 AGAIN_S: Final = 0.3
 NOBODY: Final = "f-nobody"
@@ -34,9 +36,20 @@ class Client:
         folder: Where handlers write their executions.
         lease_s: Of the workers.
         prefix: Makes its uuids its own.
+        worker: What it is where a story has it work; None where none has.
     """
 
-    def __init__(self, caller: Caller, chance: random.Random, *, folder: Path, lease_s: float, prefix: str) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        chance: random.Random,
+        *,
+        folder: Path,
+        lease_s: float,
+        prefix: str,
+        worker: HttpWorker | None = None,
+    ) -> None:
+        self._worker = worker
         self._caller = caller
         self.chance = chance
         self._folder = str(folder)
@@ -90,6 +103,11 @@ class Client:
             if call.status != 404 and not _may_pass(call):
                 return
             await self._pause()
+
+    async def work(self, over: Callable[[], bool]) -> None:
+        """Works over HTTP, on its own tasks and on others', until it is `over`."""
+        assert self._worker is not None, "this client does not work"
+        await self._worker.run(over)
 
     async def pause(self, longest_s: float) -> None:
         """Some time."""
@@ -191,6 +209,17 @@ async def fatal(client: Client) -> None:
     await client.create_and_follow(client.request("f-fatal", wait=20, most_attempts=FATAL_ATTEMPTS))
 
 
+async def worked(client: Client) -> None:
+    """Workers over HTTP do it, this client one of them."""
+    request = client.request(HTTP_QUEUE, wait=5, seconds=client.chance.choice([0.0, 0.3, 3.0]))
+    following = asyncio.create_task(client.create_and_follow(request))
+    try:
+        await client.work(following.done)
+        await following
+    finally:
+        following.cancel()
+
+
 STORIES: Final[dict[str, tuple[Story, int]]] = {
     "held": (held, 30),
     "slow": (slow, 15),
@@ -204,6 +233,7 @@ STORIES: Final[dict[str, tuple[Story, int]]] = {
     "expired": (expired, 4),
     "left": (left, 5),
     "fatal": (fatal, 1),
+    "worked": (worked, 12),
 }
 """By name, each with how often it is told beside the others."""
 

@@ -19,6 +19,7 @@ from tests.faults.caller import Caller
 from tests.faults.checker import FINAL, Violation, check
 from tests.faults.deployment import COMMAND, Deployment, deployment
 from tests.faults.history import History
+from tests.faults.http_worker import HttpWorker
 from tests.faults.injector import Injector
 from tests.faults.load import STORIES, Client, tell
 from tests.faults.plan import Fault, draw
@@ -118,7 +119,8 @@ def _client(running: Deployment, options: Options, number: int, executions: Path
     caller = Caller(f"client{number}", running.ports, running.history.calls)
     chance = random.Random(f"{options.seed}-client-{number}")
     prefix = f"t{options.seed}-{number}"
-    return Client(caller, chance, folder=executions, lease_s=options.lease_s, prefix=prefix)
+    worker = HttpWorker(caller, chance, running.history.disturbances, lease_s=options.lease_s)
+    return Client(caller, chance, folder=executions, lease_s=options.lease_s, prefix=prefix, worker=worker)
 
 
 async def _until_all_run(running: Deployment) -> None:

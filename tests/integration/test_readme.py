@@ -4,8 +4,8 @@ What differs from a reader's terminal:
 
 - `./start dev` becomes `broker dev`, which is what it runs, without making an environment first. `.venv/bin/activate`
   puts this environment on PATH.
-- The ports 8080 and 8081 become two free ones, wherever they stand, and Redis's the one that `broker dev` prints. The
-  command `broker task` learns the first from BROKER_URL, since its default port stands nowhere.
+- The ports 8080, 8081, 8090 and 8091 become free ones, wherever they stand, and Redis's the one that `broker dev`
+  prints. The command `broker task` learns the first from BROKER_URL, since its default port stands nowhere.
 - Commands of Docker and `./start test` are not run, but compared with what they would run.
 - A command that is not installed here, `redis-cli`, is left out with what it would hear.
 """
@@ -27,6 +27,7 @@ import httpx
 import pytest
 
 from broker.child_process import ChildProcess
+from broker.store.embedded import free_port
 from tests.support.compose import COMPOSE_FILE, ROOT, read_compose, read_services
 from tests.support.processes import wait_until
 from tests.support.readme import README, Block, Readme, is_as_shown, is_json_as_shown
@@ -34,6 +35,8 @@ from tests.support.readme import README, Block, Readme, is_as_shown, is_json_as_
 COMMAND_DEADLINE_S: Final = 30
 PROBLEM: Final = "urn:createbranch-broker:problem:"
 URLS: Final = ("http://127.0.0.1:8080", "http://127.0.0.1:8081", "redis://127.0.0.1:8379/0")
+OWN_PORTS: Final = ("8090", "8091")
+"""Of the reader's own application."""
 
 _ready = re.compile(
     r"^Ready: two API instances, (\S+) and (\S+), and one worker.*export BROKER_REDIS_URL=(\S+)",
@@ -137,7 +140,7 @@ class Reader:
         wait_until(lambda: _ready.search(server.printed) or not server.process.running, "`broker dev` is ready")
         addresses = _ready.search(server.printed)
         assert addresses is not None, server.printed
-        self._urls = dict(zip(URLS, addresses.groups(), strict=True))
+        self._urls = dict(zip(URLS, addresses.groups(), strict=True)) | {port: str(free_port()) for port in OWN_PORTS}
         self._environment["BROKER_URL"] = self._urls[URLS[0]]
 
     def _run(self, block: Block) -> None:
@@ -163,11 +166,12 @@ class Reader:
         self._stack.callback(background.process.stop)
         if block.kind == "sh serve":
             self._servers.append(background)
-            wait_until(lambda: background.printed, f"line {block.line} prints something")
+            sign = "running on" if words[0] == "uvicorn" else ""
+            wait_until(lambda: background.printed and sign in background.printed, f"line {block.line} is at work")
         else:
             assert self._held is None, f"nothing shows what the call of line {self._held.block.line} returned"
             self._held = background
-            wait_until(lambda: _has_its_task(self._localized(block.text)), f"line {block.line} has made its task")
+            wait_until(lambda: self._has_its_task(block.text), f"line {block.line} has made its task")
 
     def _check_held(self, block: Block) -> None:
         held, self._held = self._held, None
@@ -184,26 +188,26 @@ class Reader:
                 f"line {server.block.line} prints what is shown",
             )
 
+    def _has_its_task(self, command: str) -> bool:
+        """Whether the task of a held call is there: a reader is slower than that, this program is not. It is named by
+        `uuid=`, or, in the reader's own application, by the end of the path.
+
+        A held watch that names its version needs nothing to be there: it misses no publish.
+        """
+        found = _url.search(command)
+        assert found is not None, command
+        address = urlsplit(found[0])
+        fields = parse_qs(address.query)
+        if "version" in fields:
+            return True
+        uuid = fields.get("uuid", [address.path.rpartition("/")[2]])[0]
+        url = self._environment["BROKER_URL"] + "/queryTaskState"
+        return httpx.get(url, params={"uuid": uuid}, trust_env=False).status_code == 200
+
     def _localized(self, text: str) -> str:
         for url, address in self._urls.items():
             text = text.replace(url, address)
         return text
-
-
-def _has_its_task(command: str) -> bool:
-    """Whether the task of a held `createTask` is there: a reader is slower than that, this program is not.
-
-    A held watch that names its version needs nothing to be there: it misses no publish.
-    """
-    found = _url.search(command)
-    assert found is not None, command
-    address = urlsplit(found[0])
-    fields = parse_qs(address.query)
-    if "version" in fields:
-        return True
-    uuid = fields["uuid"][0]
-    url = f"{address.scheme}://{address.netloc}/queryTaskState"
-    return httpx.get(url, params={"uuid": uuid}, trust_env=False).status_code == 200
 
 
 @pytest.fixture(scope="module")

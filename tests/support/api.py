@@ -34,7 +34,8 @@ class ServiceProcess:
         log: The file that takes what it writes.
         folder: Where it runs.
         command: What `broker` is.
-        settings: `BROKER_…` variables, names without the prefix; nothing is taken over from this process's own.
+        settings: `BROKER_…` variables, names without the prefix; nothing is taken over from this process's own. Uploads
+            go beside the log.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ServiceProcess:
         self._log = log
         self._log_seen = 0
         self._environment = {name: text for name, text in os.environ.items() if not name.startswith("BROKER_")}
+        settings = {"upload_url": str(log.parent / "uploads"), **settings}
         self._environment |= {f"BROKER_{name.upper()}": text for name, text in settings.items()}
         self._process: ChildProcess | None = None
 

@@ -12,7 +12,3 @@ Send = Callable[[Message], Awaitable[None]]
 
 FLOW: Final = "broker.flow"
 """Where a scope holds what stops the reading of its connection, on paths whose bodies are read in turns."""
-
-
-class ClientGoneError(Exception):
-    """The caller closed its socket: there is nobody to answer."""

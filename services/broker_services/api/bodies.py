@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from broker.deadlines import Deadlines
+from broker.disconnect import ClientGoneError
 from broker.errors import PayloadTooLargeError
-from broker_services.api.asgi import ClientGoneError, Receive
+from broker_services.api.asgi import Receive
 from broker_services.api.problems import HttpError
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
+from broker.disconnect import ClientGoneError
 from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
-from broker_services.api.asgi import ClientGoneError, Message, Receive, Scope, Send
+from broker_services.api.asgi import Message, Receive, Scope, Send
 from broker_services.api.calls.shared import Api
 from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest

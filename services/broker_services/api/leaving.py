@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from broker_services.api.asgi import ClientGoneError
+from broker.disconnect import ClientGoneError
 from broker_services.api.delivery import Connection
 
 

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from broker.disconnect import ClientGoneError
 from broker.errors import PayloadTooLargeError
-from broker_services.api.asgi import ClientGoneError, Message, Receive
+from broker_services.api.asgi import Message, Receive
 from broker_services.api.problems import HttpError
 
 MOST_TURNS: Final = 16

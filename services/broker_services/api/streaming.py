@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.deadlines import Deadlines
+from broker.disconnect import ClientGoneError, DisconnectWatch
 from broker.errors import BrokerError
 from broker.events import EventStream, StreamEvent
 from broker.task_event import EventKind
 from broker_services.api.answers import Answer, Header
-from broker_services.api.asgi import ClientGoneError, Send
-from broker_services.api.disconnect import DisconnectWatch
+from broker_services.api.asgi import Send
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.messages import Language
@@ -40,7 +40,9 @@ class EventFormat:
     """How events are written: server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
     media_type = SSE
-    opening = b"retry: %d\n\n" % COME_BACK_MS
+    opening = b""
+    # Part of the first event: on its own, some readers take it for an event without data.
+    first = b"retry: %d\n" % COME_BACK_MS
     ping = b": ping\n\n"
 
     def encode(self, event: StreamEvent, data: bytes) -> bytes:
@@ -49,10 +51,11 @@ class EventFormat:
 
 
 class LineFormat(EventFormat):
-    """How events are written: a line of JSON each, and an empty one for a ping."""
+    """How events are written: a line of JSON each, and an empty one to begin with and for a ping."""
 
     media_type = NDJSON
-    opening = b""
+    opening = b"\n"
+    first = b""
     ping = b"\n"
 
     def encode(self, event: StreamEvent, data: bytes) -> bytes:
@@ -81,7 +84,7 @@ class StreamingAnswer(Answer):
         measures: Counts what was written, and who left before the end.
     """
 
-    __slots__ = ("_deadlines", "_form", "_measures", "_request", "_stream")
+    __slots__ = ("_before", "_deadlines", "_form", "_measures", "_request", "_stream")
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class StreamingAnswer(Answer):
         super().__init__(200, headers=_HEADERS, content_type=form.media_type.encode())
         self._stream = stream
         self._form = form
+        self._before = form.first
         self._request = request
         self._deadlines = deadlines
         self._measures = measures
@@ -131,8 +135,10 @@ class StreamingAnswer(Answer):
 
     def _encode(self, events: Sequence[StreamEvent]) -> bytes:
         self._measures.events_sent += len(events)
-        language = self._request.language
-        return b"".join(self._form.encode(event, data_of(event, self._stream.uuid, language)) for event in events)
+        language, before = self._request.language, self._before
+        self._before = b"" if events else before
+        written = [self._form.encode(event, data_of(event, self._stream.uuid, language)) for event in events]
+        return b"".join([before, *written] if events else [])
 
 
 def data_of(event: StreamEvent, uuid: str, language: Language) -> bytes:

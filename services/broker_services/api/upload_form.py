@@ -83,7 +83,8 @@ class UploadForm:
             raise InvalidRequestError("`file` is missing: send a multipart form with one file.", field=FILE)
         fields: dict[str, Any] = {name: _text(bytes(value), name) for name, value in self._fields.items()}
         asked = convert({FILE: "", **fields}, UploadRequest, from_text=True)
-        return Upload(self._name, self._content_type, self._size, asked.wait)
+        wait = None if asked.wait is UNSET else asked.wait
+        return Upload(self._name, self._content_type, self._size, wait)
 
     def _begin(self, part: PartBegin) -> None:
         name = _text(part.name, "name")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import click
 
 from broker.client import BrokerClient, RemoteTask
+from broker.task_event import TaskEvent
 from broker_services.cli import show
 
 PATIENCE_S: Final = 3.0
@@ -45,6 +47,24 @@ class Connection:
                     self._print_line(task)
 
         asyncio.run(asked())
+
+    def follow(self, uuid: str, after: str | None) -> TaskEvent | None:
+        """Follows a task to its end and prints each event as it comes; returns the last."""
+
+        async def followed() -> TaskEvent | None:
+            last = None
+            async with self.client() as client, aclosing(client.events(uuid, after=after)) as events:
+                async for last in events:
+                    self._print_event(last)
+            return last
+
+        return asyncio.run(followed())
+
+    def _print_event(self, event: TaskEvent) -> None:
+        if show.for_people(self.as_json):
+            show.event(event)
+        else:
+            show.document(b'{"id":"%s","event":"%s","data":%s}' % (event.id.encode(), event.kind.encode(), event.raw))
 
     def _print_line(self, task: RemoteTask) -> None:
         if show.for_people(self.as_json):

@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "dev": ("broker_services.cli.processes:dev", "A whole deployment in this terminal, to try things out."),
     "api": ("broker_services.cli.processes:api", "One API instance."),
     "worker": ("broker_services.cli.processes:worker", "One worker process."),
-    "task": ("broker_services.cli.task:task", "Create, list, query, change, cancel or retry tasks."),
+    "task": ("broker_services.cli.task:task", "Create, follow, list, query, change, cancel or retry tasks."),
     "bench": ("broker_services.cli.bench.command:bench", "Load a running deployment, and tell how long answers take."),
     "keys": ("broker_services.cli.keys:keys", "Make API keys."),
     "doctor": ("broker_services.cli.doctor:doctor", "Check the Redis server, its settings and permissions."),

@@ -10,6 +10,8 @@ from typing import Final
 import click
 import msgspec
 
+from broker.task_event import EventKind, TaskEvent
+
 COLOURS: Final = {
     "succeeded": "green",
     "failed": "red",
@@ -56,6 +58,14 @@ def task_line(raw: bytes) -> None:
     state = _text(members, "state")
     shown = (_text(members, "created_at"), coloured(state, state.ljust(_STATE_WIDTH)), _text(members, "queue"))
     echo("  ".join((*shown, bold(_text(members, "uuid")), _text(members, "error"))).rstrip())
+
+
+def event(told: TaskEvent) -> None:
+    """Prints an event for people: a value on one line, the task as a whole."""
+    if told.kind is EventKind.PROGRESS:
+        echo(f"{coloured('running', told.kind)}  {harmless(told.raw.decode('utf-8', 'replace'))}")
+    else:
+        task(told.raw)
 
 
 def echo(line: str) -> None:

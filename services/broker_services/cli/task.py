@@ -41,7 +41,7 @@ MOST_PER_PAGE: Final = 500
 option = partial(click.option, show_envvar=True)
 
 
-@click.group(help="Create, list, query, change, cancel or retry tasks over HTTP.\n\n" + EXIT_CODES_HELP)
+@click.group(help="Create, follow, list, query, change, cancel or retry tasks over HTTP.\n\n" + EXIT_CODES_HELP)
 def task() -> None:
     """The group."""
 
@@ -142,6 +142,21 @@ def cancel(connection: Connection, *, uuid: str) -> None:
 def retry(connection: Connection, *, uuid: str) -> None:
     """Make a new task of a failed or expired one, and show it."""
     connection.print(connection.ask(lambda client: client.retry(uuid)))
+
+
+@task.command(epilog=EXIT_CODES_HELP)
+@click.argument("uuid")
+@option("--after", metavar="ID", help="Go on behind the event of this id.")
+@connected
+@click.pass_context
+def events(ctx: click.Context, /, connection: Connection, *, uuid: str, after: str | None) -> None:
+    """Follow a task: what it reports as it comes, until it has ended.
+
+    \b
+    broker task events 084Tkjfh
+    """
+    last = connection.follow(uuid, after)
+    ctx.exit(_outcome(last.data) if last is not None and isinstance(last.data, RemoteTask) else Exit.OK)
 
 
 @task.command("list", epilog=EXIT_CODES_HELP)

@@ -56,6 +56,17 @@ class Deployment:
         self._start(worker)
         return worker
 
+    @property
+    def uploads(self) -> Path:
+        """What all its processes share."""
+        return self._folder / "uploads"
+
+    def start_built_in_worker(self) -> ServiceProcess:
+        """Starts a worker of the built-in queues."""
+        worker = ServiceProcess("worker", "--redis-url", self.server.url, log=self._log())
+        self._start(worker)
+        return worker
+
     def _start(self, process: ServiceProcess) -> None:
         process.start()
         self.processes.append(process)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from httpx_sse import aconnect_sse
 
 from broker.store.transitions import Claimed
 from tests.integration.api.conftest import Deployment
@@ -49,6 +50,11 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The events of an answer that has ended."""
+    return [json.loads(line) for line in answer.text.splitlines() if line]
+
+
 @asynccontextmanager
 async def followed(
     client: httpx.AsyncClient, url: str, uuid: str, headers: Mapping[str, str] = NDJSON
@@ -66,10 +72,9 @@ async def test_events_as_a_browser_reads_them(events_store: Store, claimed: Clai
     assert answer.headers["content-type"] == "text/event-stream"
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-accel-buffering"] == "no"
-    retry, first, second, last, rest = answer.text.split("\n\n")
-    assert retry == "retry: 1000"
+    first, second, last, rest = answer.text.split("\n\n")
     created = re.escape(f"{claimed.created_ms:x}")
-    assert re.fullmatch(rf"event: progress\nid: {created}-1\ndata: 1\.0", first)
+    assert re.fullmatch(rf"retry: 1000\nevent: progress\nid: {created}-1\ndata: 1\.0", first)
     assert re.fullmatch(rf'event: progress\nid: {created}-2\ndata: {{  "percent": "\\n 日" }}', second)
     event, name, data = last.split("\n")
     assert (event, name) == ("event: state", f"id: {claimed.created_ms:x}-3")
@@ -79,13 +84,31 @@ async def test_events_as_a_browser_reads_them(events_store: Store, claimed: Clai
     assert rest == ""
 
 
+async def test_events_as_a_library_reads_them(
+    events_store: Store, claimed: Claimed, instances: tuple[ApiProcess, ApiProcess], client: httpx.AsyncClient
+) -> None:
+    await tell(events_store, claimed, b"[ 1 ]", '"a\u2028\u0085b"'.encode())
+    seen = []
+    async with aconnect_sse(client, "GET", f"{instances[0].url}/taskEvents?uuid={claimed.uuid}") as source:
+        async for event in source.aiter_sse():
+            seen.append((event.event, event.id, event.json()))
+            if len(seen) == 2:
+                await events_store.transitions.finish(claimed.uuid, cancelled())
+    assert seen[:2] == [
+        ("progress", f"{claimed.created_ms:x}-1", [1]),
+        ("progress", f"{claimed.created_ms:x}-2", "a\u2028\u0085b"),
+    ]
+    assert (seen[2][0], seen[2][2]["state"]) == ("state", "cancelled")
+
+
 async def test_events_as_lines(events_store: Store, claimed: Claimed, a: Caller) -> None:
     await tell(events_store, claimed, b"[1.0 ]")
     await events_store.transitions.finish(claimed.uuid, cancelled())
     for accept in ("application/x-ndjson", "application/json, application/x-ndjson;q=0.9"):
         answer = a.call("GET", f"/taskEvents?uuid={claimed.uuid}", headers={"accept": accept})
         assert answer.headers["content-type"] == "application/x-ndjson"
-        first, last = answer.text.splitlines()
+        sign_of_life, first, last = answer.text.splitlines()
+        assert sign_of_life == ""
         assert first == f'{{"id":"{claimed.created_ms:x}-1","event":"progress","data":[1.0 ]}}'
         assert json.loads(last)["event"] == "state"
         assert json.loads(last)["data"] == a.query(claimed.uuid).json()
@@ -95,17 +118,17 @@ async def test_going_on_behind_an_event(events_store: Store, claimed: Claimed, a
     await tell(events_store, claimed, b"1", b"2")
     await events_store.transitions.finish(claimed.uuid, cancelled())
     target = f"/taskEvents?uuid={claimed.uuid}"
-    lines = [json.loads(line) for line in a.call("GET", target, headers=NDJSON).text.splitlines()]
+    lines = lines_of(a.call("GET", target, headers=NDJSON))
     for index, event in enumerate(lines[:-1]):
         answer = b.call("GET", target, headers={**NDJSON, "last-event-id": event["id"]})
-        assert [json.loads(line) for line in answer.text.splitlines()] == lines[index + 1 :]
+        assert lines_of(answer) == lines[index + 1 :]
     done = b.call("GET", target, headers={"last-event-id": lines[-1]["id"]})
     assert (done.status_code, done.content, done.headers.get("content-type")) == (204, b"", None)
     lost = b.call("GET", target, headers={**NDJSON, "last-event-id": b"\xff7"})
-    reset, state = (json.loads(line) for line in lost.text.splitlines())
+    reset, state = lines_of(lost)
     assert (reset["event"], reset["id"], reset["data"]) == ("reset", lines[1]["id"], state["data"])
     empty = b.call("GET", target, headers={**NDJSON, "last-event-id": ""})
-    assert len(empty.text.splitlines()) == 3
+    assert len(lines_of(empty)) == 3
 
 
 async def test_what_is_refused_before_anything_is_written(claimed: Claimed, a: Caller) -> None:
@@ -219,7 +242,7 @@ async def test_the_end_of_an_instance_is_the_end_of_its_streams(
         instance.assert_log_has_no_defect()
     await events_store.transitions.finish(claimed.uuid, cancelled())
     answer = a.call("GET", f"/taskEvents?uuid={claimed.uuid}", headers={**NDJSON, "last-event-id": first["id"]})
-    assert [json.loads(line)["event"] for line in answer.text.splitlines()] == ["state"]
+    assert [event["event"] for event in lines_of(answer)] == ["state"]
 
 
 class Metrics:

@@ -9,10 +9,9 @@ from typing import Any, cast
 import pytest
 
 from broker.deadlines import Deadlines
+from broker.disconnect import ClientGoneError, DisconnectWatch
 from broker.errors import InvalidRequestError, PayloadTooLargeError
-from broker_services.api.asgi import ClientGoneError
 from broker_services.api.bodies import Bodies
-from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.problems import HttpError
 

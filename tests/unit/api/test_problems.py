@@ -14,6 +14,7 @@ from broker.errors import (
     TaskAlreadyFinalError,
     TaskNotFoundError,
 )
+from broker.fastapi.installation import STATUS
 from broker.task import TaskState
 from broker_services.api.messages import Language
 from broker_services.api.operations import OPERATIONS, Operation
@@ -105,3 +106,9 @@ def test_an_error_of_redis_is_not_shown() -> None:
 
 def test_an_unknown_code_is_a_defect() -> None:
     assert _document(BrokerError("No."))["code"] == "internal-error"
+
+
+def test_users_applications_answer_with_the_same_statuses() -> None:
+    assert {code: PROBLEMS[code].status for code in STATUS if code != StoreError.code} == {
+        code: status for code, status in STATUS.items() if code != StoreError.code
+    }

@@ -257,3 +257,32 @@ def test_a_list_that_cannot_be_is_a_usage_error(broker: Invoke, answering: Answe
     api = answering(answer(page()))
     assert broker("task", "list", *flags).exit_code == Exit.USAGE
     assert not api.requests
+
+
+def test_following_prints_each_event_and_tells_how_it_ended(broker: Invoke, answering: Answering) -> None:
+    lines = [
+        {"id": "t-1", "event": "progress", "data": {"percent": 50}},
+        {"id": "t-2", "event": "state", "data": task("failed")},
+    ]
+    api = answering(raw_answer("".join(f"\n{json.dumps(line)}\n" for line in lines).encode()))
+    result = broker("task", "events", "084Tkjfh", "--after", "t-0")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == lines
+    assert result.exit_code == Exit.FAILED
+    assert api.requests[0].headers["last-event-id"] == "t-0"
+
+
+def test_following_a_task_on_a_terminal(broker: Invoke, answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "for_people", lambda _: True)
+    told = {"id": "t-1", "event": "progress", "data": "half\u001b[1m"}
+    answering(
+        raw_answer(
+            f"{json.dumps(told)}\n".encode()
+            + json.dumps({**told, "event": "state", "data": task("succeeded")}).encode()
+            + b"\n"
+        )
+    )
+    result = broker("task", "events", "084Tkjfh")
+    assert result.exit_code == Exit.OK
+    assert "progress" in result.stdout
+    assert "succeeded" in result.stdout
+    assert "\x1b[1m" not in result.stdout.replace("084Tkjfh", "")

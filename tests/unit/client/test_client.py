@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -327,3 +329,25 @@ async def test_an_exclusive_call_that_finds_a_waiter() -> None:
     with pytest.raises(WaiterExistsError) as refused:
         await api.client().create("q", uuid="084Tkjfh", exclusive=True)
     assert refused.value.uuid == "084Tkjfh"
+
+
+async def test_an_upload_is_sent_as_a_form_and_again_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"pixels")
+    api = FakeApi(broken, answer(task("succeeded")))
+    done = await api.client().upload(path, timeout=30)
+    assert done.state is TaskState.SUCCEEDED
+    assert api.asked == ["POST /asyncUpload"] * 2
+    sent = api.requests[1].content
+    assert b'name="file"; filename="photo.png"' in sent
+    assert b"\r\n\r\npixels\r\n" in sent
+    assert b'name="wait"\r\n\r\n' in sent
+
+
+async def test_an_open_file_is_uploaded_under_any_name() -> None:
+    api = FakeApi(answer(task("succeeded")))
+    await api.client().upload(io.BytesIO(b"pixels"), name="a.png", wait=0)
+    assert b'filename="a.png"' in api.requests[0].content
+    assert b"\r\n\r\n0\r\n" in api.requests[0].content
+    await api.client().upload(io.BytesIO(b"pixels"))
+    assert b'filename="file"' in api.requests[1].content

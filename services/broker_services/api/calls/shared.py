@@ -11,11 +11,11 @@ import msgspec
 from prometheus_client.core import Metric
 
 from broker import Broker
+from broker.disconnect import DisconnectWatch
 from broker_services.api.access import Access
 from broker_services.api.answers import Header
 from broker_services.api.bodies import Bodies
 from broker_services.api.delivery import connection_of
-from broker_services.api.disconnect import DisconnectWatch
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.leaving import ConnectionWatch
 from broker_services.api.measures import ApiMeasures

@@ -1,16 +1,23 @@
-"""What happens to a held call whose caller goes away."""
+"""What happens to a call that is held in an ASGI application when its caller goes away."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from broker.deadlines import Deadlines
-from broker_services.api.asgi import ClientGoneError, Receive
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""ASGI's."""
 
 WATCH_AFTER_S: Final = 0.25
 """A held call's socket is watched from this age on: most are answered before, and pay nothing for it."""
+
+
+class ClientGoneError(Exception):
+    """The caller closed its socket: there is nobody to answer."""
 
 
 class DisconnectWatch:
