@@ -28,7 +28,7 @@ from broker.errors import BrokerError, TaskFailedError, TaskNotFoundError
 from broker.fastapi.resolver import Outcome, Resolver
 from broker.naming import HELD_QUEUE
 from broker.randomness import new_uuid
-from broker.requests import CreateRequest, ErrorRequest, NewTask, convert, new_task
+from broker.requests import CreateRequest, ErrorRequest, NewTask, checked_timeout, convert, new_task
 from broker.store.queries import StoredTask
 from broker.task import TaskState, task_from_json
 
@@ -83,7 +83,7 @@ class DeferredResult(Response):
         headers: Of the same.
 
     Raises:
-        InvalidRequestError, PayloadTooLargeError: The key, the queue or the payload is not acceptable.
+        InvalidRequestError, PayloadTooLargeError: The key, the timeout, the queue or the payload is not acceptable.
     """
 
     media_type = "application/json"
@@ -108,11 +108,11 @@ class DeferredResult(Response):
         self._broker = broker
         self._resolver = _OwnResolver(broker, self.key)
         self._owns_key = key is None
-        self._timeout_s = broker.settings.wait_default_s if timeout is None else timeout
+        self._timeout_s = checked_timeout(timeout, broker.settings.wait_default_s)
         self._timeout_result = timeout_result
         self._exclusive = exclusive
         if expires_in is None and self._owns_key:
-            expires_in = self._timeout_s + OWN_KEY_SLACK_S
+            expires_in = min(self._timeout_s + OWN_KEY_SLACK_S, broker.settings.task_ttl_s)
         fields = {
             "uuid": self.key,
             "queue": queue,
@@ -186,8 +186,9 @@ class DeferredResult(Response):
             _beside.spawn(self._close("cancelled", "The call was cancelled."), "end of a key")
             raise
         finally:
-            # Beside: it is called even where this call is being cancelled.
-            await asyncio.shield(_beside.spawn(self._complete(), "on_completion"))
+            if self._on_completion is not None:
+                # Beside: it is called even where this call is being cancelled.
+                await asyncio.shield(_beside.spawn(self._complete(), "on_completion"))
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(receive)
