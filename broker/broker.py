@@ -37,6 +37,7 @@ from broker.requests import (
     ReleaseRequest,
     RetryRequest,
     WatchRequest,
+    checked_timeout,
     completion,
     convert,
     milliseconds,
@@ -267,7 +268,7 @@ class Broker:
             "max_attempts": max_attempts,
             "exclusive": exclusive,
         }
-        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        wait_s = checked_timeout(timeout, self.settings.wait_default_s)
         task = task_from_json((await self._create(fields, idempotency_key, wait_s=wait_s)).document, self)
         return result_of(task, wait_s)
 

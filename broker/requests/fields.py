@@ -89,6 +89,19 @@ def received(value: Raw | UnsetType) -> bytes:
     return bytes(value) if isinstance(value, Raw) else values.ABSENT
 
 
+def checked_timeout(timeout: float | None, default_s: float) -> float:
+    """How many seconds a Python caller waits; infinity is a number, too.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if timeout is None:
+        return default_s
+    if not timeout >= 0:
+        raise InvalidRequestError(f"`timeout` must be a number of seconds from 0 on, not {timeout:g}.", field="timeout")
+    return timeout
+
+
 def milliseconds(seconds: float) -> int:
     """Rounded to the store's unit of time."""
     return round(seconds * 1_000)

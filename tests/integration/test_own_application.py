@@ -57,33 +57,20 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="module")
-def start(
-    server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[int], list[AppProcess]]]:
-    """`start(2)`: so many processes, which end with the module."""
+def processes(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[AppProcess]]:
+    """Three, of which the last is there to be ended."""
     folder = tmp_path_factory.mktemp("logs")
-    running: list[AppProcess] = []
-
-    def started(count: int) -> list[AppProcess]:
-        new = [AppProcess(server.url, folder / f"{len(running) + number}.log") for number in range(count)]
-        for process in new:
-            process.start()
-            running.append(process)
-        for process in new:
-            process.wait_until_ready()
-        return new
-
+    running = [AppProcess(server.url, folder / f"{number}.log") for number in range(3)]
     try:
-        yield started
+        for process in running:
+            process.start()
+        for process in running:
+            process.wait_until_ready()
+        yield running
     finally:
         stop_together(running)
     for process in running:
         process.assert_log_has_no_defect()
-
-
-@pytest.fixture(scope="module")
-def processes(start: Callable[[int], list[AppProcess]]) -> list[AppProcess]:
-    return start(2)
 
 
 @pytest.fixture
@@ -110,7 +97,7 @@ Held = Callable[..., Future[httpx.Response]]
 
 
 def test_another_process_sets_the_result(processes: list[AppProcess], held: Held) -> None:
-    one, other = processes
+    one, other, _ = processes
     calls = [held(one, "a"), held(other, "a")]
 
     assert post(other, "/orders/a/payment", amount=12.5).json() is True
@@ -124,7 +111,7 @@ def test_another_process_sets_the_result(processes: list[AppProcess], held: Held
 
 
 def test_another_process_sets_an_error(processes: list[AppProcess], held: Held) -> None:
-    one, other = processes
+    one, other, _ = processes
     call = held(one, "b")
 
     assert post(other, "/orders/b/refusal").json() is True
@@ -142,7 +129,7 @@ def test_nobody_waits_for_it(processes: list[AppProcess]) -> None:
 
 
 def test_an_exclusive_call_is_refused_by_the_other_process(processes: list[AppProcess], held: Held) -> None:
-    one, other = processes
+    one, other, _ = processes
     call = held(one, "c", exclusive=True)
 
     refused = httpx.get(f"{other.url}/orders/c?exclusive=true", trust_env=False)
@@ -152,19 +139,18 @@ def test_an_exclusive_call_is_refused_by_the_other_process(processes: list[AppPr
     assert call.result().status_code == 200
 
 
-def test_a_client_that_hangs_up(start: Callable[[int], list[AppProcess]], server: EmbeddedServer) -> None:
-    (process,) = start(1)
-    with redis.Redis.from_url(server.url) as raw, pytest.raises(httpx.ReadTimeout):
-        httpx.get(process.url + "/orders/d", timeout=0.4, trust_env=False)
+def test_a_client_that_hangs_up(processes: list[AppProcess], server: EmbeddedServer) -> None:
+    one = processes[0]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(one.url + "/orders/d", timeout=0.4, trust_env=False)
     with redis.Redis.from_url(server.url) as raw:
-        wait_until(lambda: process.called() == ["ClientDisconnect", "completion"], "both were called, once")
+        wait_until(lambda: one.called()[-2:] == ["ClientDisconnect", "completion"], "both were called")
         wait_until(lambda: not raw.pubsub_numsub(CHANNEL + "d")[0][1], "the channel is left")
+    assert one.called().count("ClientDisconnect") == 1
 
 
-def test_held_calls_are_answered_when_the_process_is_told_to_end(
-    start: Callable[[int], list[AppProcess]], processes: list[AppProcess], held: Held
-) -> None:
-    (ending,) = start(1)
+def test_held_calls_are_answered_when_the_process_is_told_to_end(processes: list[AppProcess], held: Held) -> None:
+    ending = processes[2]
     calls = [held(ending, f"e{number}") for number in range(3)]
     started = time.monotonic()
 

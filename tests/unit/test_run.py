@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker import Broker, Settings, Task, TaskError, TaskFailedError, TaskState, WaiterExistsError, Worker
+from broker.errors import InvalidRequestError
+from broker.fastapi import DeferredResult
 from tests.support.store import until
 
 SOON_S = 0.02
@@ -69,6 +71,14 @@ async def test_a_wait_that_is_over_or_cancelled_leaves_the_task_alone(broker: Br
     assert (await broker.query("u")).state is TaskState.PENDING
     await broker.change("u", result="late")
     assert await broker.run("nobody", uuid="u") == "late"
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+async def test_a_timeout_that_is_none(broker: Broker, timeout: float) -> None:
+    with pytest.raises(InvalidRequestError, match="`timeout` must be"):
+        await broker.run("nobody", timeout=timeout)
+    with pytest.raises(InvalidRequestError, match="`timeout` must be"):
+        DeferredResult(broker, timeout=timeout)
 
 
 async def test_a_closed_broker_ends_the_wait(redis_url: str) -> None:

@@ -13,12 +13,14 @@ from typing import Final
 
 from broker_services.cli.bench.http import Answer
 from broker_services.cli.bench.pace import Over, Pace
-from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, ended
+from broker_services.cli.bench.scenario import Options, Scenario, UnexpectedError, call, ended, state_of
 
 OPENING_AT_A_TIME: Final = 64
 ENDING_AT_A_TIME: Final = 64
 WAIT_S: Final = 3_600
 """Shortened by the deployment to its own limit; a call whose wait is over is made again."""
+
+OPEN: Final = ("pending", "running")
 
 
 class Hold(Scenario):
@@ -35,10 +37,7 @@ class Hold(Scenario):
     async def step(self, pace: Pace) -> None:
         uuid = secrets.token_hex(12)
         async with self._opening:
-            task = self._options.new_task(self._queue, uuid=uuid, wait=0)
-            await call(
-                self._options.client, self._options.client.post("/createTask", task), self._options.timeout_s, 202
-            )
+            await self._create(uuid)
         held = asyncio.create_task(self._held(uuid))
         try:
             await self._until_over(pace, held)
@@ -53,6 +52,10 @@ class Hold(Scenario):
         pace.record(begun, answer.at)
         raise Over
 
+    async def _create(self, uuid: str) -> None:
+        create = self._options.client.post("/createTask", self._options.new_task(self._queue, uuid=uuid, wait=0))
+        await call(self._options.client, create, self._options.timeout_s, 202)
+
     async def _until_over(self, pace: Pace, held: asyncio.Task[Answer]) -> None:
         """Returns at the end of the run. A call that is answered before it is an error."""
         over = asyncio.create_task(pace.until_over())
@@ -66,7 +69,7 @@ class Hold(Scenario):
         request = self._options.client.get(f"/queryTaskState?uuid={uuid}&wait={WAIT_S}")
         while True:
             answer = await call(self._options.client, request, WAIT_S, 200)
-            if b'"state":"pending"' not in answer.body:
+            if state_of(answer) not in OPEN:
                 return answer
 
     async def _change(self, uuid: str) -> None:
