@@ -15,11 +15,10 @@ import random
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from broker import naming
 from broker.background import Background
+from broker.bells import Bell, WaitingClaim
 from broker.capacity import Capacity
-from broker.deadlines import MOST_S, Deadlines
-from broker.deferred import DeferredResult
+from broker.deadlines import MOST_S
 from broker.errors import (
     LeaseLostError,
     StoreError,
@@ -27,7 +26,7 @@ from broker.errors import (
     TaskAlreadyFinalError,
     TaskNotFoundError,
 )
-from broker.requests import Claim, milliseconds
+from broker.requests import Claim, Release, milliseconds
 from broker.response_hub import ResponseHub
 from broker.store.queries import Queries
 from broker.store.transitions import Claimed, ClaimWish, Transitions
@@ -45,85 +44,6 @@ compared with all patterns that anybody listens to: 256 cost some 15 µs."""
 GIVE_BACK_AGAIN_S: Final = 0.5
 FAREWELL_S: Final = 1.0
 """How long a process that ends tries to give back what nobody was told of."""
-
-
-class Bell:
-    """A queue that claims wait for here: who they are, and which of them the next ring wakes."""
-
-    __slots__ = ("claims", "idle", "idle_since", "may_hold_more", "name", "queue")
-
-    def __init__(self, queue: str, now: float) -> None:
-        self.queue = queue
-        self.name = naming.request_pattern(queue).encode()
-        self.claims = 0
-        # In the order in which they came to rest.
-        self.idle: dict[WaitingClaim, None] = {}
-        self.may_hold_more = False
-        self.idle_since = now
-
-    def take(self, _message: bytes) -> None:
-        """A request was published; what it says is only that it is time to ask."""
-        self.ring()
-
-    def ring(self) -> None:
-        """The queue may hold work: one claim asks for it. One that is asking just now asks again."""
-        self.may_hold_more = True
-        claim = next(iter(self.idle), None)
-        if claim is not None:
-            claim.wake()
-
-
-class WaitingClaim:
-    """One claim that is held."""
-
-    __slots__ = ("_rest", "bells", "owes_question", "wish")
-
-    def __init__(self, wish: Claim, bells: list[Bell]) -> None:
-        self.wish = wish
-        self.bells = bells
-        self.owes_question = True
-        self._rest: DeferredResult[bool] | None = None
-
-    @property
-    def was_rung(self) -> bool:
-        """Whether a bell rang, perhaps too late for the last question."""
-        return any(bell.may_hold_more for bell in self.bells)
-
-    def begin_question(self) -> None:
-        """What has rung so far is answered by this question."""
-        for bell in self.bells:
-            bell.may_hold_more = False
-
-    async def rest(self, seconds: float, deadlines: Deadlines) -> bool:
-        """Whether a bell has rung within `seconds`."""
-        self._rest = DeferredResult(seconds, deadlines)
-        for bell in self.bells:
-            bell.idle[self] = None
-        try:
-            return await self._rest.wait() is not None
-        finally:
-            self._rest.abandon()
-            self._leave_idle()
-
-    def wake(self) -> None:
-        """A bell has rung for it: no other ring is for it until it has asked."""
-        if self._rest is not None and self._rest.set_result(True):
-            self.owes_question = True
-            self._leave_idle()
-
-    def expire(self) -> None:
-        """Its time is over, for whatever reason."""
-        if self._rest is not None:
-            self._rest.expire()
-
-    def pass_on(self) -> None:
-        """What it was woken for is for another one."""
-        for bell in self.bells:
-            bell.ring()
-
-    def _leave_idle(self) -> None:
-        for bell in self.bells:
-            bell.idle.pop(self, None)
 
 
 class Claiming:
@@ -165,7 +85,7 @@ class Claiming:
         self._is_ending = False
         self._has_warned = False
         self.returned = 0
-        self._subscriptions.on_recovered(self._listen_to_all)
+        self._subscriptions.on_recovered(self._listen_anew)
 
     @property
     def waiting(self) -> int:
@@ -220,10 +140,10 @@ class Claiming:
         finally:
             self._leave(claim)
 
-    def give_back_soon(self, claimed: Iterable[Claimed]) -> None:
-        """Returns tasks whose claimer never heard of them."""
-        for task in claimed:
-            self._returns.spawn(self._give_back(task), f"return of task {task.uuid}")
+    def give_back_soon(self, unheard: Iterable[Release]) -> None:
+        """Returns tasks whose claimer never heard of them; see `unharmed`."""
+        for release in unheard:
+            self._returns.spawn(self._give_back(release), f"return of task {release.uuid}")
 
     # Asking
 
@@ -264,18 +184,18 @@ class Claiming:
     def _take_unheard(self, asking: asyncio.Future[list[Claimed]]) -> None:
         self._unheard.discard(asking)
         if not asking.cancelled() and asking.exception() is None:
-            self.give_back_soon(asking.result())
+            self.give_back_soon(unharmed(asking.result()))
 
-    async def _give_back(self, task: Claimed) -> None:
+    async def _give_back(self, release: Release) -> None:
         ends = self._deadlines.loop.time() + self._lease_s
         while self._deadlines.loop.time() < ends:
             try:
-                await self._transitions.give_back(task.uuid, task.lease)
+                await self._transitions.give_back(release.uuid, release.lease)
             except (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError):
                 # Somebody ended it, or an attempt to give it back that seemed to fail did not.
                 return
             except (StoreUnavailableError, StoreError) as error:
-                log.warning("Task %s waits to be given back: %s", task.uuid, error)
+                log.warning("Task %s waits to be given back: %s", release.uuid, error)
                 await asyncio.sleep(GIVE_BACK_AGAIN_S)
             else:
                 self.returned += 1
@@ -300,16 +220,20 @@ class Claiming:
         bell = self._bells.get(queue)
         if bell is None:
             bell = self._bells[queue] = Bell(queue, self._deadlines.loop.time())
-            if len(self._bells) <= MOST_BELLS:
-                self._background.spawn(self._listen([bell]), f"listening to {queue}")
+            self._background.spawn(self._listen(), "listening")
         return bell
 
-    async def _listen(self, bells: list[Bell]) -> None:
-        """Hears their rings from now on; what was published before is asked for. Until then, the timer rings."""
+    async def _listen(self) -> None:
+        """Hears all bells from now on, and asks for what was published before. Until then, the timer rings."""
+        room = MOST_BELLS - sum(bell.is_heard for bell in self._bells.values())
+        bells = [bell for bell in self._bells.values() if not bell.is_heard][:room]
+        if not bells:
+            return
         try:
             allowed = await self._queries.may_hear([bell.name.decode() for bell in bells])
             heard = [bell for bell, may_hear in zip(bells, allowed, strict=True) if may_hear and self._is_known(bell)]
             for bell in heard:
+                bell.is_heard = True
                 self._subscriptions.join_pattern(bell)
             await self._subscriptions.confirm()
         except (StoreUnavailableError, StoreError) as error:
@@ -320,10 +244,10 @@ class Claiming:
         for bell in heard:
             bell.ring()
 
-    async def _listen_to_all(self) -> None:
-        bells = list(self._bells.values())[:MOST_BELLS]
-        if bells:
-            await self._listen(bells)
+    async def _listen_anew(self) -> None:
+        for bell in self._bells.values():
+            bell.is_heard = False
+        await self._listen()
 
     def _is_known(self, bell: Bell) -> bool:
         return self._bells.get(bell.queue) is bell
@@ -339,7 +263,7 @@ class Claiming:
             )
 
     async def _ring_forever(self) -> None:
-        """Rings for lost bells, and lets go of those that nobody waits for."""
+        """Rings for lost bells, tries again to hear the unheard, and lets go of those that nobody needs."""
         while True:
             await asyncio.sleep(ASK_EVERY_S * random.uniform(0.75, 1.0))  # noqa: S311
             left_before = self._deadlines.loop.time() - LEAVE_AFTER_S
@@ -349,3 +273,9 @@ class Claiming:
                 elif bell.idle_since < left_before:
                     del self._bells[bell.queue]
                     self._subscriptions.leave_pattern(bell)
+            await self._listen()
+
+
+def unharmed(claimed: Iterable[Claimed]) -> list[Release]:
+    """What gives these tasks back, without their payloads: it is kept for as long as an answer may be lost."""
+    return [Release(uuid=task.uuid, lease=task.lease) for task in claimed]

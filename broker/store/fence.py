@@ -38,6 +38,8 @@ LOOK_EVERY_S: Final = 0.4
 """How often the server is asked which replicas it has, while there is anything to confirm: more often than a WAIT may
 take, so that a replica counts only if it is fast enough to confirm."""
 CHECK_EVERY_S: Final = 0.25
+MOST_WAITING: Final = 65_536
+"""Replies that may wait to be confirmed; beyond it callers are refused at once."""
 
 _FENCE: Final = Command(("PUBLISH", naming.fence_channel(), ""))
 _LOOK: Final = Command(("INFO", "replication"))
@@ -153,15 +155,13 @@ class Fence:
         self._waiting: deque[_Ticket] = deque()
         self._round: _Round | None = None
         self._is_due = False
+        self._is_closed = False
         self._replicas = Replicas(replicas)
         self._identity = b""
         self._looked_at = float("-inf")
         self._timer: asyncio.TimerHandle | None = None
         self._on_restored: list[Callable[[], None]] = []
         self.is_failing = False
-        self.rounds = 0
-        self.confirmed = 0
-        self.unconfirmed = 0
         self.link = Link(topology, name=name, identifies=True, on_connected=self._begin_soon)
 
     async def open(self) -> None:
@@ -170,6 +170,7 @@ class Fence:
 
     async def close(self) -> None:
         """Disconnects; what is still unconfirmed fails."""
+        self._is_closed = True
         await self.link.close()
         self._expire(float("inf"))
         if self._timer is not None:
@@ -191,6 +192,9 @@ class Fence:
 
     def queue(self, ticket: _Ticket) -> None:
         """Has a reply confirmed by the next round."""
+        if self._is_closed or len(self._waiting) >= MOST_WAITING:
+            self._refuse([ticket])
+            return
         ticket.deadline = max(ticket.asked_at + CONFIRM_DEADLINE_S, self._loop.time() + LEAST_S)
         self._waiting.append(ticket)
         if self._round is None:
@@ -218,7 +222,6 @@ class Fence:
             return
         self._waiting = deque(ticket for ticket in self._waiting if ticket.identity != identity)
         self._round = _Round(self, identity, tickets, self._loop.time())
-        self.rounds += 1
         self._look(identity)
         self.link.hand(_FENCE, _Nobody())
         self.link.hand(Command(("WAIT", self._replicas.expected, WAIT_MS)), self._round)
@@ -257,7 +260,6 @@ class Fence:
         self._waiting.extendleft(reversed(lost.tickets))
 
     def _confirm(self, tickets: list[_Ticket]) -> None:
-        self.confirmed += len(tickets)
         was_failing, self.is_failing = self.is_failing, False
         for ticket in tickets:
             ticket.tell()
@@ -272,7 +274,7 @@ class Fence:
         self._timer = None
         self._expire(self._loop.time())
         self._begin_soon()
-        if self._waiting or self._round is not None or self.is_failing:
+        if not self._is_closed and (self._waiting or self._round is not None or self.is_failing):
             self._timer = self._loop.call_later(CHECK_EVERY_S, self._check)
 
     def _expire(self, now: float) -> None:
@@ -286,7 +288,7 @@ class Fence:
             self._refuse(late)
 
     def _refuse(self, late: list[_Ticket]) -> None:
-        self.unconfirmed += len(late)
+        self.link.commands_unavailable += len(late)
         if not self.is_failing:
             log.warning("What Redis answers is not confirmed by %d replicas.", self._least)
         self.is_failing = True

@@ -31,7 +31,7 @@ SCENARIOS: Final = (
     "values",
     "memory",
     "uploads",
-    "replicas",
+    "durability",
     "startup",
 )
 RESULTS: Final = Path(__file__).parent / "results.md"

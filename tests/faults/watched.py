@@ -16,7 +16,7 @@ from tests.faults.history import History
 from tests.faults.node_proxy import PEERS, NodeProxy
 from tests.support.api import ServiceProcess
 from tests.support.processes import freeze
-from tests.support.sentinel import Replication, until
+from tests.support.sentinel import Replication
 
 CUT_OFF_S: Final = 3.0
 """How long a master that was cut off goes on answering its clients after another one has been named."""
@@ -90,7 +90,7 @@ class WatchedDeployment(Deployment):
     async def befall(self, kind: str) -> None:
         """Something happens to the servers; returns when everything is whole again."""
         await self.befalls[kind]()
-        await asyncio.to_thread(until, self.servers.is_whole, f"everything is whole again after {kind}")
+        await asyncio.to_thread(self.servers.until_whole)
 
     async def _kill_master(self) -> None:
         master = self.servers.master

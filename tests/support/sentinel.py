@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from broker.store.embedded import ADDRESS, EmbeddedServer, find_binary, free_por
 
 SERVICE: Final = "broker-master"
 FAILOVER_TIMEOUT_MS: Final = 4_000
-READY_DEADLINE_S: Final = 60.0
+READY_DEADLINE_S: Final = 90.0
 POLL_S: Final = 0.02
 
 
@@ -50,11 +51,11 @@ class SentinelProcess:
         with (self._folder / "sentinel.log").open("ab") as output:
             command = [str(find_binary()), str(self._configuration), "--sentinel"]
             self.process = ChildProcess(command, output=output, folder=self._folder)
-        until(lambda: self.ask("PING"), f"sentinel {self.port} answers")
+        until(lambda: _listens(self.port), f"sentinel {self.port} listens")
 
-    def ask(self, *words: str) -> Any:
+    def ask(self, *words: str, password: str | None = None) -> Any:
         """One command; None when it doesn't answer."""
-        return command(self.port, *words)
+        return command(self.port, *words, password=password)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -140,7 +141,7 @@ class Replication:
         ]
         for sentinel in self.sentinels:
             sentinel.start()
-        until(self.is_whole, "the sentinels know everybody")
+        self.until_whole()
 
     def directives(self) -> list[str]:
         """Of each sentinel."""
@@ -164,21 +165,41 @@ class Replication:
         command(server.port, "REPLICAOF", ADDRESS, str(self.way_to(master)))
 
     def attached(self, server: EmbeddedServer) -> int:
-        """How many replicas a server has that are up to date."""
-        return len(command(server.port, "ROLE")[2]) if command(server.port, "ROLE") else 0
+        """How many replicas a server has, if it is a master."""
+        role = command(server.port, "ROLE")
+        return len(role[2]) if role and role[0] == "master" else 0
 
     def is_whole(self) -> bool:
-        """Whether all sentinels know all others, and all replicas as alive and in step with the one master."""
-        return all(self._knows_all(sentinel) for sentinel in self.sentinels)
+        """Whether all sentinels know all others and all replicas as alive, and these are in step with the master."""
+        if not all(self._knows_all(sentinel) for sentinel in self.sentinels):
+            return False
+        return self.attached(self.master) == len(self.servers) - 1
 
     def _knows_all(self, sentinel: SentinelProcess) -> bool:
         state = _pairs(sentinel.ask("SENTINEL", "MASTER", SERVICE))
         if state.get("flags") != "master" or int(state["num-other-sentinels"]) != len(self.sentinels) - 1:
             return False
         replicas = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
-        good = [one for one in replicas if one["flags"] == "slave" and one["master-link-status"] == "ok"]
+        good = [one for one in replicas if one["flags"] == "slave"]
         others = [_pairs(row) for row in sentinel.ask("SENTINEL", "SENTINELS", SERVICE) or []]
         return len(good) == len(self.servers) - 1 and all(other["flags"] == "sentinel" for other in others)
+
+    def described(self) -> str:
+        """What servers and sentinels say, for whoever wonders why they do not come to agree."""
+        lines = [f"server {self.way_to(server)}: {command(server.port, 'ROLE')}" for server in self.servers]
+        for sentinel in self.sentinels:
+            state = _pairs(sentinel.ask("SENTINEL", "MASTER", SERVICE))
+            rows = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
+            replicas = [(row["name"], row["flags"], row["master-link-status"]) for row in rows]
+            lines.append(f"sentinel: master {state.get('port')} {state.get('flags')}, replicas {replicas}")
+        return "\n".join(lines)
+
+    def until_whole(self) -> None:
+        """Returns when `is_whole`."""
+        try:
+            until(self.is_whole, "servers and sentinels agree")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.described()}") from None
 
     def fail_over(self) -> None:
         """Has a sentinel replace the master in an orderly way; returns when all name the new one."""
@@ -194,12 +215,17 @@ class Replication:
         """Starts a dead server as a replica, and returns when everything is whole again."""
         server.start()
         self.attach(server, self.master)
-        until(self.is_whole, "everything is whole again")
+        self.until_whole()
 
 
-def command(port: int, *words: str) -> Any:
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((ADDRESS, port)) == 0
+
+
+def command(port: int, *words: str, password: str | None = None) -> Any:
     """One command to a server or sentinel, its answer as redis-py has it without a schema; None for none."""
-    with redis.Redis(port=port, socket_timeout=1, decode_responses=True, protocol=2) as client:
+    with redis.Redis(port=port, socket_timeout=1, decode_responses=True, protocol=2, password=password) as client:
         client.response_callbacks.clear()
         try:
             return client.execute_command(*words)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from broker import claiming
+from broker.bells import Bell
 from broker.capacity import Capacity
-from broker.claiming import Bell, Claiming
+from broker.claiming import Claiming, unharmed
 from broker.deadlines import Deadlines
 from broker.errors import LeaseLostError, StoreUnavailableError, TooManyWaitersError
 from broker.requests import Claim
@@ -209,6 +210,23 @@ async def test_a_bell_that_may_not_be_heard_is_not_joined(
     claims.store.queue.append("t")
     assert len(await resting) == 1
 
+    (resting,) = await claims.resting(1)
+    claims.store.forbidden.clear()
+    await until(lambda: claims.subscriptions.heard, "it is heard once it may be")
+    claims.store.queue.append("t")
+    claims.subscriptions.ring()
+    assert len(await resting) == 1
+
+
+async def test_beyond_some_queues_bells_are_not_heard(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "MOST_BELLS", 2)
+    held = [asyncio.create_task(claims.claiming.claim(Claim((queue,), 1), 30)) for queue in "abc"]
+    await until(lambda: len(claims.subscriptions.heard) == 2, "two are heard")
+    await until(lambda: claims.claiming.waiting == 3, "all wait")
+    assert set(claims.subscriptions.heard) == {b"a-request-*", b"b-request-*"}
+    claims.claiming.end_all()
+    assert await asyncio.gather(*held) == [[], [], []]
+
 
 # Callers that leave
 
@@ -276,11 +294,11 @@ async def test_a_question_that_the_store_does_not_answer(claims: Claims, monkeyp
 async def test_a_return_is_tried_until_it_is_stored(claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "GIVE_BACK_AGAIN_S", 0.01)
     claims.store.refusals.extend([StoreUnavailableError("away"), StoreUnavailableError("away")])
-    claims.claiming.give_back_soon([task("t")])
+    claims.claiming.give_back_soon(unharmed([task("t")]))
     await until(lambda: claims.store.returned == ["t"], "it is back")
     assert claims.claiming.returned == 1
     claims.store.refusals.append(LeaseLostError("It is back already."))
-    claims.claiming.give_back_soon([task("u")])
+    claims.claiming.give_back_soon(unharmed([task("u")]))
     await until(lambda: not claims.store.refusals, "somebody else has it")
     assert claims.claiming.returned == 1
 

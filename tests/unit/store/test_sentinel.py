@@ -1,13 +1,22 @@
-"""Sentinel URLs, and whom of several sentinels to believe."""
+"""Sentinel URLs, whom of several sentinels to believe, and a link that goes where a real one says."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, StoreUnavailableError
+from broker.store.commands import Command
+from broker.store.embedded import EmbeddedServer
+from broker.store.link import Link
 from broker.store.sentinel import SentinelTopology, View, newest
 from broker.store.server import Server
 from broker.store.topology import Topology
+from tests.support.sentinel import SERVICE, SentinelProcess
+from tests.support.server import OwnServer
 
 OLD, NEW = ("10.0.0.1", 6379), ("10.0.0.2", 6379)
 
@@ -76,3 +85,55 @@ def test_an_address_tells_no_password() -> None:
 )
 def test_the_newest_configuration_wins(views: list[View], best: View | None) -> None:
     assert newest(views) == best
+
+
+# A real sentinel
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path, own_server: OwnServer) -> Iterator[SentinelProcess]:
+    """One that lets in who knows its password, and watches a server."""
+    process = SentinelProcess(tmp_path / "sentinel", ["requirepass p@ss"])
+    try:
+        process.start()
+        watch(process, own_server())
+        yield process
+    finally:
+        process.kill()
+
+
+def watch(sentinel: SentinelProcess, server: EmbeddedServer) -> None:
+    """Has the sentinel name this server as master from now on."""
+    sentinel.ask("SENTINEL", "REMOVE", SERVICE, password="p@ss")
+    assert sentinel.ask("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", str(server.port), "1", password="p@ss") == "OK"
+
+
+def url_of(sentinel: SentinelProcess, password: str) -> str:
+    # The other one does not answer.
+    return f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:1/{SERVICE}?sentinel_password={password}"
+
+
+async def test_a_link_goes_where_the_master_is(sentinel: SentinelProcess, own_server: OwnServer) -> None:
+    link = Link(Topology.from_url(url_of(sentinel, "p%40ss")), name="test")
+    await link.open()
+    try:
+        await link.send(Command(("SET", "server", "first")))
+        second = own_server()
+        watch(sentinel, second)
+        async with asyncio.timeout(5):
+            while await link.send(Command(("GET", "server"), repeatable=True)) == b"first":  # noqa: ASYNC110 - the answer tells
+                await asyncio.sleep(0.01)
+        assert link.connections_made == 2
+    finally:
+        await link.close()
+
+
+async def test_a_replica_is_refused_whoever_names_it(sentinel: SentinelProcess, own_server: OwnServer) -> None:
+    watch(sentinel, own_server(options={"replicaof": "127.0.0.1 1"}))
+    with pytest.raises(StoreUnavailableError, match=r"is a replica, not a master|No sentinel|for down"):
+        await Link(Topology.from_url(url_of(sentinel, "p%40ss")), name="test").open(timeout=0.5)
+
+
+async def test_a_sentinel_that_lets_nobody_in_names_no_master(sentinel: SentinelProcess) -> None:
+    with pytest.raises(StoreUnavailableError, match="No sentinel names a master"):
+        await Topology.from_url(url_of(sentinel, "guessed")).locate()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from broker.claiming import unharmed
 from broker.requests import ClaimRequest, HeartbeatRequest, ReleaseRequest, claim
 from broker.store.transitions import Claimed
 from broker.task import TaskState
@@ -27,8 +29,10 @@ async def claim_task(api: Api, request: HttpRequest) -> Answer:
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     claiming = api.broker.claiming
     claimed = await held(api, request, wait, claiming.claim(claim(asked), wait))
+    if not claimed:
+        return Answer(200, b'{"tasks":[]}', applied)
     body = b'{"tasks":[%s]}' % b",".join(_claimed_body(task, request.language) for task in claimed)
-    return FollowedAnswer(200, body, applied, on_lost=lambda: claiming.give_back_soon(claimed))
+    return FollowedAnswer(200, body, applied, on_lost=partial(claiming.give_back_soon, unharmed(claimed)))
 
 
 def _claimed_body(task: Claimed, language: Language) -> bytes:

@@ -1,6 +1,6 @@
-"""What it costs that a replica has to confirm: the same load with `BROKER_WAIT_REPLICAS` 0 and 1, in turns.
+"""What it costs to keep what was answered: one Redis that flushes each second or always, a replica, one that confirms.
 
-Each has a master with one replica of its own, so that replication itself is paid by both.
+The last two have a master with one replica each, so that replication itself is paid by both.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from tests.bench import load, processes
+from broker.store.embedded import EmbeddedServer
+from tests.bench import load
 from tests.bench.accounting import ServerAccount
 from tests.bench.budget import Budget
 from tests.bench.deployment import Deployment, deployed_on
@@ -25,7 +28,13 @@ def run(budget: Budget) -> Figures:
     """All rounds."""
     figures = Figures()
     with ExitStack() as stack:
-        systems = {f"wait {count}": _replicated(stack, count) for count in (0, 1)}
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="broker-bench-")))
+        systems = {
+            "everysec": _alone(stack, folder, "everysec"),
+            "always": _alone(stack, folder, "always"),
+            "replica": _replicated(stack, folder, 0),
+            "replica, wait 1": _replicated(stack, folder, 1),
+        }
         for running, _ in systems.values():
             load.run(_url(running), connections=CONNECTIONS, seconds=WARM_UP_S)
         for _ in range(budget.rounds):
@@ -44,9 +53,16 @@ def _measure(figures: Figures, name: str, url: str, accounts: load.Accounts, sec
     figures.add(f"{name}: p50 at one connection, ms", one.p50_ms)
 
 
-def _replicated(stack: ExitStack, wait_replicas: int) -> tuple[Deployment, load.Accounts]:
-    master = stack.enter_context(processes.server())
-    replica = stack.enter_context(processes.server(replicaof=f"127.0.0.1 {master.port}"))
+def _alone(stack: ExitStack, folder: Path, flushes: str) -> tuple[Deployment, load.Accounts]:
+    server = stack.enter_context(EmbeddedServer(folder / flushes, options={"appendfsync": flushes}))
+    running = stack.enter_context(deployed_on(server, workers=1))
+    return running, running.accounts
+
+
+def _replicated(stack: ExitStack, folder: Path, wait_replicas: int) -> tuple[Deployment, load.Accounts]:
+    master = stack.enter_context(EmbeddedServer(folder / f"master-{wait_replicas}"))
+    options = {"replicaof": f"127.0.0.1 {master.port}"}
+    replica = stack.enter_context(EmbeddedServer(folder / f"replica-{wait_replicas}", options=options))
     accounts = [ServerAccount(server.url) for server in (master, replica)]
     for account in accounts:
         stack.callback(account.close)
