@@ -57,7 +57,8 @@ from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
 from broker.task_event import EventKind, TaskEvent
-from broker.watch import Wanted, Watches
+from broker.watch import Watches
+from broker.watched import Wanted
 
 
 class TaskPage(msgspec.Struct, frozen=True):

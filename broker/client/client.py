@@ -26,6 +26,7 @@ from broker.client.events import Following
 from broker.client.pacing import Clock
 from broker.client.session import Session
 from broker.client.uploads import Uploadable, upload_call
+from broker.client.watching import WatchingClient
 from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
 from broker.task_event import TaskEvent
@@ -33,14 +34,14 @@ from broker.task_event import TaskEvent
 IDLE_CONNECTIONS: Final = 100
 
 
-class BrokerClient:
+class BrokerClient(WatchingClient):
     """Creates, follows, reads and settles tasks over HTTP. An async context manager.
 
         async with BrokerClient("http://127.0.0.1:8080") as client:
             task = await client.create(payload={"branch": "x"}, timeout=30)
 
     Connection losses and 502, 503 and 504 are ridden out with jittered pauses, `Retry-After` included: every call here
-    is safe to repeat.
+    is safe to repeat, but `publish` and `unpublish`, which are sent again only if they never arrived.
 
     Args:
         url: Where the API is; a path below it is kept.
@@ -77,13 +78,15 @@ class BrokerClient:
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=IDLE_CONNECTIONS),
             transport=transport,
         )
-        self._session = Session(
-            self._http,
-            _checked_url(url),
-            hold_s=hold_s,
-            margin_s=margin_s,
-            patience_s=patience_s,
-            clock=clock or Clock(),
+        super().__init__(
+            Session(
+                self._http,
+                _checked_url(url),
+                hold_s=hold_s,
+                margin_s=margin_s,
+                patience_s=patience_s,
+                clock=clock or Clock(),
+            )
         )
 
     async def __aenter__(self) -> Self:
