@@ -19,17 +19,19 @@ from broker_services.api.calls import uploads
 from tests.support.store import new_task
 
 
-class Removed(list[str]):
-    async def remove(self, uuid: str) -> None:
-        self.append(uuid)
+async def creating(error: BrokerError) -> list[str]:
+    """Which files are removed when the create ends so."""
 
-
-async def creating(error: BrokerError) -> Removed:
     async def create(*_: Any) -> Any:
         raise error
 
-    removed = Removed()
-    api: Any = SimpleNamespace(uploads=removed, broker=SimpleNamespace(holding=SimpleNamespace(create=create)))
+    async def remove(uuid: str) -> None:
+        removed.append(uuid)
+
+    removed: list[str] = []
+    api: Any = SimpleNamespace(
+        uploads=SimpleNamespace(remove=remove), broker=SimpleNamespace(holding=SimpleNamespace(create=create))
+    )
     with pytest.raises(type(error)):
         await uploads._create(api, None, new_task("t"), 0)  # type: ignore[arg-type]  # nothing is held
     return removed
