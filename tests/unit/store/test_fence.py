@@ -1,4 +1,4 @@
-"""Fences by themselves: what rides on a round, and what becomes of it. Servers are in `integration/test_replicas.py`."""
+"""Fences by themselves: what rides on a round, and what becomes of it. Servers: `integration/test_replicas.py`."""
 
 from __future__ import annotations
 
