@@ -175,6 +175,36 @@ def waiters_key(queue: str) -> str:
     return waiters_prefix() + queue
 
 
+def duty_prefix() -> str:
+    """What a queue is appended to for the worker that listens to its doorbell."""
+    return KEY_PREFIX + "duty:"
+
+
+def duty_key(queue: str) -> str:
+    """String, expires: which worker listens to the queue's doorbell."""
+    return duty_prefix() + queue
+
+
+def turn_prefix() -> str:
+    """What a queue is appended to for the turn to ask it unrung."""
+    return KEY_PREFIX + "turn:"
+
+
+def turn_key(queue: str) -> str:
+    """String, short-lived: some worker of the queue has asked unrung just now, so the others need not."""
+    return turn_prefix() + queue
+
+
+def wake_prefix() -> str:
+    """What a queue is appended to for the tokens that wake its parked workers."""
+    return KEY_PREFIX + "wake:"
+
+
+def wake_key(queue: str) -> str:
+    """List, short-lived: at most one token, which wakes a parked worker of the queue."""
+    return wake_prefix() + queue
+
+
 def created_key() -> str:
     """Sorted set: all tasks that have a record, by creation."""
     return KEY_PREFIX + "created"

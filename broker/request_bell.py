@@ -1,16 +1,18 @@
 """The worker's ear: hears `<queue>-request-*` and says when to ask for work, never what to do.
 
-A lost ring costs a moment (the worker also asks on a slow timer), a doubled or forged one an empty claim.
+A lost ring costs a moment (some worker also asks unrung), a doubled or forged one an empty claim. Which queues it hears
+is decided by `bell_duty.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from broker import naming
 from broker.errors import StoreError, StoreUnavailableError
 from broker.store.commands import Command, Push, pack
+from broker.store.duties import parking
 from broker.store.link import Link
 from broker.store.topology import Topology
 
@@ -21,7 +23,7 @@ class RequestBell:
     Args:
         topology: Where to connect.
         worker: This worker's name: its own channel tells of tasks that somebody else ended.
-        queues: Whose requests to hear.
+        queues: Whose requests to hear at first.
         on_ring: Called with a queue for each request heard, and for every queue after a reconnect.
         on_ended: Called with the uuid of a task that was ended while this worker runs it.
     """
@@ -35,7 +37,9 @@ class RequestBell:
         on_ring: Callable[[str], None],
         on_ended: Callable[[str], None],
     ) -> None:
-        self._queues = {naming.request_pattern(queue).encode(): queue for queue in queues}
+        self._queues = _by_pattern(queues)
+        self._to_leave: list[bytes] = []
+        self._to_join: list[bytes] = []
         self._own_channel = naming.worker_channel(worker).encode()
         self._on_ring = on_ring
         self._on_ended = on_ended
@@ -62,26 +66,65 @@ class RequestBell:
         """Disconnects."""
         await self._link.close()
 
+    def hear(self, queues: Collection[str]) -> None:
+        """Hears these queues from now on, and no others; those that are new ring once they are heard."""
+        wanted = _by_pattern(queues)
+        joining = [pattern for pattern in wanted if pattern not in self._queues]
+        self._to_leave += [pattern for pattern in self._queues if pattern not in wanted]
+        self._to_join += joining
+        self._queues = wanted
+        if joining:
+            self._ring_behind_subscriptions([wanted[pattern] for pattern in joining])
+        elif self._to_leave:
+            self._link.flush_soon()
+
+    async def park(self, queues: Sequence[str], seconds: float) -> str | None:
+        """Waits to be woken for one of `queues`; None when nobody did within `seconds`.
+
+        Raises:
+            StoreUnavailableError, StoreError
+        """
+        reply = await self._link.send(parking(queues, seconds))
+        return None if reply is None else reply[0].decode().removeprefix(naming.wake_prefix())
+
     def _subscribe_anew(self) -> None:
         self._subscribe_next = True
-        # Answered behind the subscriptions: rings may have been missed until then, so every queue is asked.
-        self._link.send(Command(("PING",), repeatable=False)).add_done_callback(self._ring_all)
+        self._ring_behind_subscriptions(list(self._queues.values()))
+
+    def _ring_behind_subscriptions(self, queues: Sequence[str]) -> None:
+        """Rings may have been missed until the subscriptions are answered, so every queue is asked behind them."""
+
+        def ring(fence: asyncio.Future[object]) -> None:
+            if fence.cancelled() or isinstance(fence.exception(), StoreUnavailableError | StoreError):
+                return
+            for queue in queues:
+                self._on_ring(queue)
+
+        self._link.send(Command(("PING",), repeatable=False)).add_done_callback(ring)
 
     def _subscriptions(self) -> bytes:
-        if not self._subscribe_next:
-            return b""
-        self._subscribe_next = False
-        return pack(("PSUBSCRIBE", *self._queues)) + pack(("SUBSCRIBE", self._own_channel))
-
-    def _ring_all(self, fence: asyncio.Future[object]) -> None:
-        if fence.cancelled() or isinstance(fence.exception(), StoreUnavailableError | StoreError):
-            return
-        for queue in self._queues.values():
-            self._on_ring(queue)
+        if self._subscribe_next:
+            self._subscribe_next = False
+            self._to_leave, self._to_join = [], []
+            patterns = pack(("PSUBSCRIBE", *self._queues)) if self._queues else b""
+            return patterns + pack(("SUBSCRIBE", self._own_channel))
+        leaving, joining = self._to_leave, self._to_join
+        self._to_leave, self._to_join = [], []
+        return b"".join(
+            pack((command, *patterns))
+            for command, patterns in (("PUNSUBSCRIBE", leaving), ("PSUBSCRIBE", joining))
+            if patterns
+        )
 
     def _take_push(self, push: Push) -> None:
         kind = push[0]
         if kind == b"pmessage":
-            self._on_ring(self._queues[push[1]])
+            queue = self._queues.get(push[1])
+            if queue is not None:
+                self._on_ring(queue)
         elif kind == b"message" and push[1] == self._own_channel:
             self._on_ended(push[2].decode("utf-8", "replace"))
+
+
+def _by_pattern(queues: Collection[str]) -> dict[bytes, str]:
+    return {naming.request_pattern(queue).encode(): queue for queue in queues}

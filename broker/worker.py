@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from broker.background import Background
+from broker.bell_duty import BellDuty
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
 from broker.executor import Executor
 from broker.handlers import (
@@ -37,8 +38,6 @@ from broker.store.transitions import Claimed, ClaimWish
 
 log = logging.getLogger("broker.worker")
 
-ASK_EVERY_S: Final = 1.0
-"""How often a worker with free slots asks unrung: what a lost doorbell costs at most."""
 RETRY_CLAIM_S: Final = 0.5
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -203,14 +202,24 @@ class _WorkerProcess:
         self._bell = RequestBell(
             topology,
             worker=self._name,
-            queues=list(self._lanes),
+            queues=(),
             on_ring=self._hear,
             on_ended=self._executor.check,
+        )
+        self._duty = BellDuty(
+            self._store.duties,
+            self._bell,
+            worker=self._name,
+            queues=list(self._lanes),
+            has_place=lambda queue: self._lanes[queue].free > 0,
+            on_ring=self._hear,
+            on_turn=self._ask_unrung,
         )
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._background = Background()
         self._claiming: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> WorkerState:
@@ -232,7 +241,7 @@ class _WorkerProcess:
         self._background.keep(recovery.run_forever, "recovery")
         self._background.keep(self._presence.report_forever, "presence")
         self._background.keep(self._executor.renew_forever, "lease renewal")
-        self._background.keep(self._ask_unrung, "slow asking")
+        self._listening = self._background.keep(self._duty.run_forever, "bell duty")
         self._claiming = self._background.keep(self._claim_forever, "claiming")
         self._wake.set()
 
@@ -260,11 +269,16 @@ class _WorkerProcess:
         await self._store.close()
 
     async def _stop_claiming(self) -> None:
-        """Ends the loop between two claims: a claim on its way may have taken tasks."""
+        """Ends the loop between two claims: a claim on its way may have taken tasks. Others hear the bells then."""
         self._is_stopping = True
         self._wake.set()
         if self._claiming is not None:
             await asyncio.wait({self._claiming})
+        if self._listening is not None:
+            listening, self._listening = self._listening, None
+            listening.cancel()
+            await asyncio.wait({listening})
+            await self._duty.leave()
 
     def _hear(self, queue: str) -> None:
         self._measures.bells_heard += 1
@@ -276,13 +290,16 @@ class _WorkerProcess:
         lane.may_hold_more = True
         if lane.free:
             self._wake.set()
+        else:
+            self._duty.pass_on(queue)
 
-    async def _ask_unrung(self) -> None:
-        while True:
-            await asyncio.sleep(ASK_EVERY_S * random.uniform(0.75, 1.0))  # noqa: S311
-            for queue, lane in self._lanes.items():
-                self._measures.bells_missed += lane.ask_unrung()
-                self._ring(queue)
+    def _ask_unrung(self, queue: str) -> None:
+        lane = self._lanes[queue]
+        missed = lane.ask_unrung()
+        if self._duty.listens(queue):
+            # Whoever is parked hears no bells that it could miss.
+            self._measures.bells_missed += missed
+        self._ring(queue)
 
     async def _claim_forever(self) -> None:
         while not self._is_stopping:

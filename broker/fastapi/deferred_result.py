@@ -24,11 +24,11 @@ from starlette.types import Receive, Scope, Send
 from broker.background import Background
 from broker.broker import Broker
 from broker.disconnect import ClientGoneError, DisconnectWatch
-from broker.errors import BrokerError, TaskFailedError, TaskNotFoundError
-from broker.fastapi.resolver import Outcome, Resolver
+from broker.errors import BrokerError, TaskFailedError
+from broker.fastapi.resolver import Outcome, OwnResolver, Resolver
 from broker.naming import HELD_QUEUE
 from broker.randomness import new_uuid
-from broker.requests import CreateRequest, ErrorRequest, NewTask, checked_timeout, convert, new_task
+from broker.requests import CreateRequest, ErrorRequest, checked_timeout, convert, new_task
 from broker.store.queries import StoredTask
 from broker.task import TaskState, task_from_json
 
@@ -36,6 +36,9 @@ log = logging.getLogger("broker.fastapi")
 
 OWN_KEY_SLACK_S: Final = 60.0
 """How much longer than its call a key lives that was made here, should this process die."""
+
+CLIENT_GONE_STATUS: Final = 499
+"""nginx's number, for logs."""
 
 Callback = Callable[[], object]
 ErrorCallback = Callable[[Exception], object]
@@ -106,7 +109,6 @@ class DeferredResult(Response):
         super().__init__(status_code=status_code, headers=headers)
         self.key = new_uuid() if key is None else key
         self._broker = broker
-        self._resolver = _OwnResolver(broker, self.key)
         self._owns_key = key is None
         self._timeout_s = checked_timeout(timeout, broker.settings.wait_default_s)
         self._timeout_result = timeout_result
@@ -116,12 +118,12 @@ class DeferredResult(Response):
         fields = {
             "uuid": self.key,
             "queue": queue,
-            "payload": Raw(self._resolver.dump(payload, "payload")),
+            "payload": Raw(Resolver(broker, self.key).dump(payload, "payload")),
             "expires_in": expires_in,
             "retention": retention,
         }
         self._new = new_task(convert(fields, CreateRequest), broker.settings)
-        self._resolver.new = self._new
+        self._resolver = OwnResolver(broker, self._new)
         self._was_held = False
         self._on_timeout: Callback | None = None
         self._on_error: ErrorCallback | None = None
@@ -194,16 +196,16 @@ class DeferredResult(Response):
         response = await self._answer(receive)
         if response is self:
             await super().__call__(scope, receive, send)
-        elif response is not None:
+        else:
             await response(scope, receive, send)
 
-    async def _answer(self, receive: Receive) -> Response | None:
-        """What to send; None when there is nobody left to send it to."""
+    async def _answer(self, receive: Receive) -> Response:
+        """What to send."""
         try:
             task = await self._hold(receive)
         except ClientGoneError:
             await self._give_up()
-            return None
+            return _Unheard()
         except BrokerError as error:
             _log_failure("on_error", await _failure_of(self._on_error, error))
             if self._resolver.outcome is None:
@@ -278,32 +280,15 @@ class DeferredResult(Response):
         return self
 
 
-class _OwnResolver(Resolver):
-    """A resolver that can make its key known, and remembers how it has ended."""
+class _Unheard(Response):
+    """The answer to a client that has gone: some middleware takes it for a defect when there is none."""
 
-    def __init__(self, broker: Broker, key: str) -> None:
-        super().__init__(broker, key)
-        self.new: NewTask | None = None
-        self.is_open = False
-        self.outcome: Outcome | None = None
+    def __init__(self) -> None:
+        super().__init__(status_code=CLIENT_GONE_STATUS)
 
-    async def open(self) -> None:
-        """See `DeferredResult.open`."""
-        if self.new is not None:
-            await self._broker.transitions.create(self.new)
-        self.is_open = True
-
-    async def finish(
-        self, state: TaskState, *, result: bytes | None = None, error: ErrorRequest | None = None
-    ) -> Outcome:
-        try:
-            self.outcome = await super().finish(state, result=result, error=error)
-        except TaskNotFoundError:
-            if self.is_open:
-                raise
-            await self.open()
-            self.outcome = await super().finish(state, result=result, error=error)
-        return self.outcome
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(OSError):  # the word of some servers for a connection that is closed
+            await super().__call__(scope, receive, send)
 
 
 async def _failure_of(callback: Callable[..., object] | None, *arguments: object) -> Exception | None:

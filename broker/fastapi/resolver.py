@@ -10,8 +10,8 @@ from msgspec import Raw
 
 from broker import values
 from broker.broker import Broker
-from broker.errors import TaskAlreadyFinalError
-from broker.requests import ChangeRequest, ErrorRequest
+from broker.errors import TaskAlreadyFinalError, TaskNotFoundError
+from broker.requests import ChangeRequest, ErrorRequest, NewTask
 from broker.task import TaskState
 
 
@@ -83,3 +83,31 @@ class Resolver:
     def dump(self, value: Any, what: str) -> bytes:
         """A value as JSON text."""
         return values.dump(jsonable_encoder(value), what, max_bytes=self._broker.settings.max_body_bytes)
+
+
+class OwnResolver(Resolver):
+    """A resolver that can make its key known, and remembers how it has ended."""
+
+    def __init__(self, broker: Broker, new: NewTask) -> None:
+        super().__init__(broker, new.uuid)
+        self._new = new
+        self.is_open = False
+        self.outcome: Outcome | None = None
+
+    async def open(self) -> None:
+        """See `DeferredResult.open`."""
+        await self._broker.transitions.create(self._new)
+        self.is_open = True
+
+    async def finish(
+        self, state: TaskState, *, result: bytes | None = None, error: ErrorRequest | None = None
+    ) -> Outcome:
+        """As any resolver does, for a key that need not be known yet."""
+        try:
+            self.outcome = await super().finish(state, result=result, error=error)
+        except TaskNotFoundError:
+            if self.is_open:
+                raise
+            await self.open()
+            self.outcome = await super().finish(state, result=result, error=error)
+        return self.outcome

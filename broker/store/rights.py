@@ -149,6 +149,7 @@ def api_rights(queues: Sequence[str]) -> Iterator[Right]:
 def worker_rights(queues: Sequence[str]) -> Iterator[Right]:
     """What workers need besides: to hear their queues' requests, and what is meant for them alone."""
     yield _channel_right("SUBSCRIBE", naming.worker_channel(SUBJECT))
+    yield Right("BLPOP", (KEY, "0"))
     for queue in queues:
         yield _channel_right("PSUBSCRIBE", naming.request_pattern(queue))
 

@@ -29,6 +29,9 @@ _NAMES: Final[Mapping[str, str]] = {
     "QUEUES": naming.queues_key(),
     "WORKERS": naming.workers_prefix(),
     "WAITERS": naming.waiters_prefix(),
+    "DUTY": naming.duty_prefix(),
+    "TURN": naming.turn_prefix(),
+    "WAKE": naming.wake_prefix(),
     "CREATED_INDEX": naming.created_key(),
     "DELAYED": naming.delayed_key(),
     "LEASES": naming.leases_key(),
@@ -124,6 +127,7 @@ FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
+READ_TASKS: Final = Script("read_tasks")
 FIND_ENDED: Final = Script("find_ended")
 FIND_FILELESS: Final = Script("find_fileless")
 READ_EVENTS: Final = Script("read_events")
@@ -132,6 +136,9 @@ MAY_HEAR: Final = Script("may_hear")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
 REPORT_PRESENCE: Final = Script("report_presence")
+TAKE_DUTIES: Final = Script("take_duties")
+LEAVE_DUTIES: Final = Script("leave_duties")
+PASS_BELL: Final = Script("pass_bell")
 TAKE_TURN: Final = Script("take_turn")
 SWEEP_LEASES: Final = Script("sweep_leases")
 SWEEP_DELAYED: Final = Script("sweep_delayed")
@@ -154,6 +161,7 @@ ALL: Final = (
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,
+    READ_TASKS,
     FIND_ENDED,
     FIND_FILELESS,
     READ_EVENTS,
@@ -162,6 +170,9 @@ ALL: Final = (
     LIST_TASKS,
     READ_QUEUES,
     REPORT_PRESENCE,
+    TAKE_DUTIES,
+    LEAVE_DUTIES,
+    PASS_BELL,
     TAKE_TURN,
     SWEEP_LEASES,
     SWEEP_DELAYED,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from broker.store import scripts
 from broker.store.commands import Sender
+from broker.store.duties import Duties
 from broker.store.event_log import EventLog
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
@@ -36,6 +37,7 @@ class Session:
         told: Sender = FencedLink(self._link, self.fence) if self.fence else self._link
         self.transitions = Transitions(told, self._link, events_kept=events_kept)
         self.queries = Queries(told, self._link)
+        self.duties = Duties(self._link)
         self.event_log = EventLog(told, self._link)
         self.published = PublishedValues(told, self._link)
 

@@ -17,6 +17,7 @@ from tests.faults.deployment import Deployment, deployment
 from tests.faults.drain import allow_descriptors, drain_under
 from tests.faults.load import Client
 from tests.faults.proxy import Drop
+from tests.faults.streams import open_and_close
 
 TASKS: Final = 1_000
 HELD: Final = 200
@@ -92,3 +93,9 @@ async def test_the_end_of_an_instance_under_many_held_calls(tmp_path: Path) -> N
     drained = await drain_under(DRAINED, tmp_path)
     assert (drained.answers, drained.exit_code) == ({"202": DRAINED}, 0)
     assert drained.exit_s < 10
+
+
+async def test_streams_leave_nothing_behind(tmp_path: Path) -> None:
+    """Ten thousand a round by hand: `python -m tests.faults.streams`."""
+    left = await open_and_close(500, 1, tmp_path)
+    assert left.still_there == {}

@@ -227,7 +227,7 @@ def possible_answers(story: Story, conduct: dict[str, Conduct], *, has_value: bo
     """What the call may have been answered with."""
     winner = [f'"{story.wins[0]}"'.encode(), b"TaskFailedError"] if story.wins else []
     if "error" in story.seen:
-        return [b"StoreUnavailableError", *winner]
+        return [b"", b"StoreUnavailableError", *winner]
     if "timeout" not in story.seen:
         return winner
     # With a key of the endpoint's own choice, a result may come right after the decision that there is none.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from broker import bell_duty
 from broker import executor as executor_module
 from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
@@ -417,7 +418,8 @@ async def test_forged_requests_run_nothing(redis_url: str, store: Store, worker:
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """No doorbell is ever heard."""
     monkeypatch.setattr(RequestBell, "_take_push", lambda *_: None)
-    monkeypatch.setattr(worker_module, "ASK_EVERY_S", 0.02)
+    monkeypatch.setattr(bell_duty, "ROUND_S", 0.02)
+    monkeypatch.setattr(bell_duty, "TURN_MS", 10)
 
 
 @pytest.mark.usefixtures("deaf")
@@ -436,7 +438,8 @@ async def test_slow_asking_finds_what_no_doorbell_told(redis_url: str, store: St
 async def test_in_health_no_bell_is_missed(
     redis_url: str, store: Store, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "ASK_EVERY_S", 0.1)
+    monkeypatch.setattr(bell_duty, "ROUND_S", 0.1)
+    monkeypatch.setattr(bell_duty, "TURN_MS", 50)
 
     @worker.handler("q", concurrency=2)
     async def handler(_: Task) -> None:
@@ -457,7 +460,7 @@ async def test_in_health_no_bell_is_missed(
 async def test_what_rings_while_all_slots_are_taken_is_not_forgotten(
     redis_url: str, store: Store, worker: Worker, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "ASK_EVERY_S", 3_600.0)
+    monkeypatch.setattr(bell_duty, "TURN_MS", 3_600_000)
     worker.handler("q", concurrency=1)(crowd.handle)
     async with running(worker, redis_url):
         for uuid in ("a", "b", "c"):

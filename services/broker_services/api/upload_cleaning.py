@@ -72,7 +72,7 @@ class UploadCleaning:
                 log.warning("Uploaded files were not cleaned up: %s", error)
 
     async def clean(self) -> int:
-        """Looks at every file once, folder by folder; how many were removed."""
+        """Looks at every file once, folder by folder; of how many tasks some were removed."""
         removed = 0
         for shard in await self._uploads.run(self._store.shards):
             files = await self._uploads.run(partial(self._store.files, shard))
@@ -80,7 +80,7 @@ class UploadCleaning:
                 removed += await self._clean_batch(batch)
                 await asyncio.sleep(PAUSE_S)
         if removed:
-            log.info("%d uploaded files were removed, whose tasks are gone.", removed)
+            log.info("The uploaded files of %d tasks were removed, which need them no more.", removed)
         return removed
 
     async def _clean_batch(self, files: list[StoredFile]) -> int:

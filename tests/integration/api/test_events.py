@@ -131,6 +131,18 @@ async def test_going_on_behind_an_event(events_store: Store, claimed: Claimed, a
     assert len(lines_of(empty)) == 3
 
 
+def test_what_a_worker_over_http_reports(a: Caller, b: Caller, uuid: str, queue: str) -> None:
+    a.create(uuid=uuid, queue=queue)
+    (task,) = a.call("POST", "/claimTask", json={"queues": [queue]}).json()["tasks"]
+    body = f'{{"uuid":"{uuid}","lease":"{task["lease"]}","progress":[1.0 ]}}'
+    for caller in (a, b):
+        caller.call("POST", "/heartbeatTask", content=body, headers={"content-type": "application/json"})
+    b.change(uuid, lease=task["lease"], result="7")
+    answer = a.call("GET", f"/taskEvents?uuid={uuid}", headers=NDJSON)
+    assert answer.text.count('"event":"progress","data":[1.0 ]}') == 2
+    assert lines_of(answer)[-1]["data"]["result"] == 7
+
+
 async def test_what_is_refused_before_anything_is_written(claimed: Claimed, a: Caller) -> None:
     assert code_of(a.call("GET", "/taskEvents?uuid=nobody")) == (404, "task-not-found")
     assert code_of(a.call("GET", "/taskEvents")) == (422, "invalid-request")
