@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -16,26 +16,34 @@ from msgspec import Raw
 
 from broker import values
 from broker.background import Background
+from broker.batch_creation import BatchCreation, check_all
 from broker.capacity import Capacity
 from broker.claiming import Claiming
 from broker.deadlines import MOST_S
-from broker.errors import result_of
+from broker.errors import BrokerError, result_of
 from broker.events import EventStream, EventStreams
 from broker.exclusive import ExclusiveHolding
+from broker.gathering import Gathering
 from broker.holding import Holding
+from broker.items import Item
 from broker.naming import DEFAULT_QUEUE
 from broker.presence import Presence
 from broker.published import NOTHING, Published, published_from_json
 from broker.recovery import Recovery
 from broker.requests import (
+    MOST_TASKS,
+    BatchedTask,
     ChangeRequest,
     CreateRequest,
     EventsRequest,
     HeartbeatRequest,
     ListRequest,
     NamespaceRequest,
+    NewTask,
+    QuerySeveralRequest,
     ReleaseRequest,
     RetryRequest,
+    Until,
     WatchRequest,
     checked_timeout,
     completion,
@@ -57,7 +65,8 @@ from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import Task, TaskState, task_from_json
 from broker.task_event import EventKind, TaskEvent
-from broker.watch import Wanted, Watches
+from broker.watch import Watches
+from broker.watched import Wanted
 
 
 class TaskPage(msgspec.Struct, frozen=True):
@@ -119,6 +128,9 @@ class Broker:
         self.hub = ResponseHub(self.subscriptions, self.queries)
         self.capacity = Capacity(self.settings.max_waiters)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
+        most_bytes = self.settings.max_batch_bytes
+        self.gathering = Gathering(self.hub, self.queries, self.capacity, most_bytes=most_bytes)
+        self.batches = BatchCreation(self.transitions, self.queries, most_bytes=most_bytes)
         self.event_streams = EventStreams(self.subscriptions, self.hub, self._store.event_log, self.capacity)
         self.watches = Watches(self._store.published, self.subscriptions, self.hub.deadlines, self.capacity)
         self.claiming = Claiming(
@@ -154,6 +166,7 @@ class Broker:
         await asyncio.gather(*[presence.leave() for presence in self._presences])
         await self.watches.close()
         await self.event_streams.close()
+        await self.gathering.close()
         await self.exclusive.close()
         await self.holding.close()
         await self.hub.close()
@@ -224,6 +237,36 @@ class Broker:
         }
         return task_from_json((await self._create(fields, idempotency_key, wait_s=0)).document, self)
 
+    async def create_many(self, tasks: Iterable[Mapping[str, Any]]) -> Sequence[Task | BrokerError]:
+        """Creates many tasks at once, or attaches, without waiting for their ends.
+
+        Args:
+            tasks: The arguments of `create` for each, `exclusive` and `idempotency_key` apart: one that is given a uuid
+                may be given again without harm.
+
+        Returns:
+            In order, each task, or the error that `create` would raise for it: one that fails harms no other.
+
+        Raises:
+            StoreUnavailableError: Redis has confirmed none of a thousand that were sent together.
+        """
+        done: list[Task | BrokerError] = []
+        left = list(tasks)
+        while left:
+            some, left = left[:MOST_TASKS], left[MOST_TASKS:]
+            items = await self.batches.create(await check_all(some, self._batched))
+            done += [self._task_or_error(item) for item in items]
+        return done
+
+    def _batched(self, given: Mapping[str, Any]) -> NewTask:
+        fields = dict(given)
+        if "payload" in fields:
+            fields["payload"] = Raw(self._dump(fields["payload"], "payload"))
+        return new_task(convert(fields, BatchedTask), self.settings)
+
+    def _task_or_error(self, item: Item) -> Task | BrokerError:
+        return item if isinstance(item, BrokerError) else task_from_json(item.document, self)
+
     async def run(
         self,
         queue: str,
@@ -281,6 +324,27 @@ class Broker:
     async def query(self, uuid: str) -> Task:
         """Reads a task. Raises TaskNotFoundError."""
         return task_from_json((await self.queries.read(uuid)).document, self)
+
+    async def gather(
+        self, uuids: Iterable[str], *, timeout: float | None = None, until: Until = "all"
+    ) -> Sequence[Task | BrokerError]:
+        """Waits until several tasks have ended, on whichever processes that happens, or until the first of them has.
+
+        Args:
+            uuids: The tasks, at most 100.
+            timeout: Seconds to wait at most; `settings.wait_default_s` when not given, 0 to read them only.
+            until: `all`, or `any`. An unknown task counts as one that has ended.
+
+        Returns:
+            In order, each task as it stands now, ended or not, or why it cannot be told: `TaskNotFoundError`.
+
+        Raises:
+            TooManyWaitersError: This process holds as many waits as it may; each task counts for one.
+            InvalidRequestError, StoreUnavailableError
+        """
+        wait_s = self.settings.wait_default_s if timeout is None else timeout
+        asked = convert({"uuid": list(uuids), "until": until}, QuerySeveralRequest)
+        return [self._task_or_error(item) for item in await self.gathering.gather(asked.uuid, wait_s, asked.until)]
 
     async def change(
         self,

@@ -30,10 +30,10 @@ class Capacity:
             held += count()
         return held
 
-    def refuse_beyond(self) -> None:
-        """Raises TooManyWaitersError when no more calls may be held."""
+    def refuse_beyond(self, more: int = 1) -> None:
+        """Raises TooManyWaitersError when not so many more calls may be held."""
         held = self.held
-        if held >= self._most:
+        if held + more > self._most:
             raise TooManyWaitersError(
                 f"{held} calls are held here, and no more: ask another instance, or without a wait."
             )

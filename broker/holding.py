@@ -67,7 +67,7 @@ class Holding:
                 return settled
             created = await answered_by(ends, creation.created())
             if created.uuid == new.uuid:
-                return await self._read_last(_last_known(created, new.queue))
+                return await self._read_last(last_known(created, new.queue))
         finally:
             self._hub.leave(creation.waiter)
         # The idempotency key stands for a task whose channel was unknown until now.
@@ -150,7 +150,7 @@ async def answered_by(ends: float, asked: Awaitable[T]) -> T:
         raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
 
 
-def _last_known(created: Created, queue: str) -> StoredTask:
+def last_known(created: Created, queue: str) -> StoredTask:
     """What is certain of a task that was confirmed but never read; only told when the store is away."""
     document = {
         "uuid": created.uuid,

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_full: Literal["reject", "drop-oldest"] = "reject"
     namespaces_max: Count = 10_000
     max_body_bytes: Count = 262_144
+    max_batch_bytes: Count = 16_777_216
     body_timeout_s: Seconds = 20.0
     max_header_bytes: Annotated[int, Meta(ge=1024)] = 32_768
     upload_max_bytes: Count = 20_971_520

@@ -14,7 +14,7 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from broker import naming
 from broker.background import Background
@@ -28,10 +28,9 @@ from broker.store.published import (
     Place,
     PublishedValues,
     Read,
-    StoredValue,
-    Unchanged,
 )
 from broker.subscriptions import Subscriptions
+from broker.watched import Ended, Entry, Namespace, Seen, Wanted, Watch
 
 log = logging.getLogger("broker.watch")
 
@@ -46,121 +45,6 @@ LOOK_S: Final = 4.0
 """How long a caller who does not wait waits for the store: as long as for any other command."""
 PAUSE_S: Final = 0.25
 """Between reads that Redis does not answer."""
-MOST_ANSWER_BYTES: Final = 4 * 2**20
-"""An answer about several namespaces ends with the value that makes it longer than this."""
-
-
-class Wanted(NamedTuple):
-    """A namespace to watch, and the version that the caller knows; None for whatever it has now."""
-
-    namespace: str
-    version: str | None
-
-
-class Seen(NamedTuple):
-    """What a watch has seen: the namespaces that have another version than their caller knew, in the caller's order.
-
-    `known` is what the caller knows of the first namespace where nothing has changed, None when Redis never told.
-    """
-
-    changed: list[StoredValue]
-    known: str | None
-
-
-class _Entry:
-    """One namespace of one watch. It counts once it was read after it had registered."""
-
-    __slots__ = ("is_read", "known", "namespace", "watch")
-
-    def __init__(self, watch: _Watch, namespace: _Namespace, known: str | None) -> None:
-        self.watch = watch
-        self.namespace = namespace
-        self.known = known
-        self.is_read = False
-
-    def read(self, version: str) -> None:
-        """Begins to count; a caller who knows no version waits for the one after the present."""
-        self.is_read = True
-        if self.known is None:
-            self.known = version
-
-    @property
-    def change(self) -> StoredValue | None:
-        """What the caller does not know yet."""
-        current = self.namespace.current
-        return current if self.is_read and current is not None and current.version != self.known else None
-
-
-class _Watch:
-    """One held call."""
-
-    __slots__ = ("deferred", "entries", "is_look")
-
-    def __init__(self, deferred: DeferredResult[bool], *, is_look: bool) -> None:
-        self.deferred = deferred
-        self.is_look = is_look
-        self.entries: list[_Entry] = []
-
-    def check(self) -> None:
-        """Ends when all was read and something is new; one that only looks, as soon as all was read."""
-        if self.is_read and (self.is_look or any(entry.change is not None for entry in self.entries)):
-            self.deferred.set_result(True)
-
-    @property
-    def is_read(self) -> bool:
-        """Whether Redis has told of all namespaces since the watch registered."""
-        return all(entry.is_read for entry in self.entries)
-
-    @property
-    def knowledge(self) -> list[Wanted]:
-        """What its caller knows: for one who came without a version, the one that was there then."""
-        return [Wanted(entry.namespace.name, entry.known) for entry in self.entries]
-
-    @property
-    def seen(self) -> Seen:
-        """What its caller is told."""
-        changed: list[StoredValue] = []
-        size = 0
-        for entry in self.entries:
-            change = entry.change
-            if change is not None and size < MOST_ANSWER_BYTES:
-                changed.append(change)
-                size += len(change.document)
-        return Seen(changed, self.entries[0].known)
-
-
-class _Namespace:
-    """A watched namespace: who watches it, and what was read last, which has no document while nobody needs it."""
-
-    __slots__ = ("asked", "current", "entries", "fresh", "name")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.entries: set[_Entry] = set()
-        self.fresh: list[_Entry] = []
-        self.asked: list[_Entry] = []
-        self.current: StoredValue | None = None
-
-    def ask(self) -> tuple[str, str]:
-        """The next read is for all that have registered until now; returns the version that it need not bring."""
-        self.asked += self.fresh
-        self.fresh = []
-        known = {entry.known for entry in self.asked} - {None}
-        if self.current is None:
-            return self.name, known.pop() or "" if len(known) == 1 else ""
-        is_needed = not self.current.document and not known <= {self.current.version}
-        return self.name, "" if is_needed else self.current.version
-
-    def take(self, found: StoredValue | Unchanged, known: str) -> list[_Watch]:
-        """A read has come; returns the watches that may be over now."""
-        before = self.current
-        current = found if isinstance(found, StoredValue) else before or StoredValue(known, b"")
-        self.current = current
-        asked, self.asked = self.asked, []
-        for entry in asked:
-            entry.read(current.version)
-        has_changed = before is not None and before.version != current.version
-        return [entry.watch for entry in (self.entries if has_changed else asked)]
 
 
 class Watches:
@@ -180,12 +64,12 @@ class Watches:
         self._values = values
         self._deadlines = deadlines
         self._capacity = capacity
-        self._namespaces: dict[str, _Namespace] = {}
+        self._namespaces: dict[str, Namespace] = {}
         self._held = 0
         self._is_ending = False
-        self._due: dict[_Namespace, None] = {}
+        self._due: dict[Namespace, None] = {}
         self._is_due = asyncio.Event()
-        self._ready: deque[_Watch] = deque()
+        self._ready: deque[Watch] = deque()
         self._is_releasing = False
         self._place: Place | None = None
         self._unheard: set[str] = set()
@@ -247,28 +131,28 @@ class Watches:
             raise _never_told()
         return looked.seen
 
-    async def _hold(self, wanted: Sequence[Wanted], seconds: float, *, is_look: bool = False) -> _Watch:
-        watch = _Watch(DeferredResult(0 if self._is_ending else seconds, self._deadlines), is_look=is_look)
+    async def _hold(self, wanted: Sequence[Wanted], seconds: float, *, is_look: bool = False) -> Ended:
+        watch = Watch(DeferredResult(0 if self._is_ending else seconds, self._deadlines), is_look=is_look)
         self._join(watch, wanted)
         try:
             await watch.deferred.wait()
+            return watch.end()
         finally:
             self._leave(watch)
-        return watch
 
-    def _join(self, watch: _Watch, wanted: Sequence[Wanted]) -> None:
+    def _join(self, watch: Watch, wanted: Sequence[Wanted]) -> None:
         self._held += 1
         for name, known in wanted:
             namespace = self._namespaces.get(name)
             if namespace is None:
-                namespace = self._namespaces[name] = _Namespace(name)
-            entry = _Entry(watch, namespace, known)
+                namespace = self._namespaces[name] = Namespace(name)
+            entry = Entry(watch, namespace, known)
             watch.entries.append(entry)
             namespace.entries.add(entry)
             namespace.fresh.append(entry)
             self._read_soon(namespace)
 
-    def _leave(self, watch: _Watch) -> None:
+    def _leave(self, watch: Watch) -> None:
         self._held -= 1
         watch.deferred.abandon()
         for entry in watch.entries:
@@ -276,6 +160,9 @@ class Watches:
             namespace.entries.discard(entry)
             if not namespace.entries and self._namespaces.get(namespace.name) is namespace:
                 del self._namespaces[namespace.name]
+                namespace.fresh.clear()
+        # They know each other, and are not to wait for the garbage collector.
+        watch.entries.clear()
 
     # Messages
 
@@ -289,7 +176,7 @@ class Watches:
 
     # Reading
 
-    def _read_soon(self, namespace: _Namespace) -> None:
+    def _read_soon(self, namespace: Namespace) -> None:
         self._due[namespace] = None
         self._is_due.set()
 
@@ -303,14 +190,17 @@ class Watches:
             if not self._due:
                 self._is_due.clear()
                 await self._is_due.wait()
-            batch = list(islice(self._due, NAMESPACES_PER_SCRIPT))
-            for namespace in batch:
-                del self._due[namespace]
-            watched = [namespace for namespace in batch if namespace.entries]
-            if watched:
-                await self._read(watched)
+            await self._read_next()
 
-    async def _read(self, namespaces: list[_Namespace]) -> None:
+    async def _read_next(self) -> None:
+        batch = list(islice(self._due, NAMESPACES_PER_SCRIPT))
+        for namespace in batch:
+            del self._due[namespace]
+        watched = [namespace for namespace in batch if namespace.entries]
+        if watched:
+            await self._read(watched)
+
+    async def _read(self, namespaces: list[Namespace]) -> None:
         asked = [namespace.ask() for namespace in namespaces]
         try:
             found = await self._values.read(asked)
@@ -326,7 +216,7 @@ class Watches:
             for namespace, (_, known), read in zip(namespaces, asked, found, strict=True):
                 self._take_read(namespace, known, read)
 
-    def _take_read(self, namespace: _Namespace, known: str, read: Read) -> None:
+    def _take_read(self, namespace: Namespace, known: str, read: Read) -> None:
         if isinstance(read, NotRead):
             self._read_soon(namespace)
             return

@@ -24,6 +24,7 @@ from broker.errors import (
     TooManyWaitersError,
     WaiterExistsError,
 )
+from broker.published import Published, published_from_json
 from broker.task import Task, TaskActions, TaskState
 
 TRY_AGAIN: Final = frozenset({502, 503, 504})
@@ -87,6 +88,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     location: str | None = None
     retry_after_s: float | None = None
+    version: str | None = None
+
+
+class _Publication(msgspec.Struct):
+    version: str
 
 
 class _Changed(msgspec.Struct):
@@ -118,6 +124,8 @@ _claimed_decoder: Final = msgspec.json.Decoder(ClaimedTask)
 _heartbeat_decoder: Final = msgspec.json.Decoder(Heartbeat)
 _page_decoder: Final = msgspec.json.Decoder(_Page)
 _changed_decoder: Final = msgspec.json.Decoder(_Changed)
+_documents_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_publication_decoder: Final = msgspec.json.Decoder(_Publication)
 _problem_decoder: Final = msgspec.json.Decoder(_Problem)
 
 
@@ -166,6 +174,31 @@ def heartbeat_of(answer: Answer) -> Heartbeat:
     """
     try:
         return _heartbeat_decoder.decode(answer.body)
+    except (msgspec.MsgspecError, RecursionError):
+        raise unexpected(answer) from None
+
+
+def published_of(answer: Answer) -> list[Published]:
+    """The values that a watch was told: one, or a list of them.
+
+    Raises:
+        ApiError: The answer is no watch's.
+    """
+    try:
+        documents = _documents_decoder.decode(answer.body) if answer.body[:1] == b"[" else [answer.body]
+        return [published_from_json(bytes(document)) for document in documents]
+    except (msgspec.MsgspecError, RecursionError):
+        raise unexpected(answer) from None
+
+
+def version_of(answer: Answer) -> str:
+    """The version that a publish made.
+
+    Raises:
+        ApiError: The answer is no publish's.
+    """
+    try:
+        return _publication_decoder.decode(answer.body).version
     except (msgspec.MsgspecError, RecursionError):
         raise unexpected(answer) from None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -19,12 +20,14 @@ class Call:
     """One call, before it is known how long it may hold.
 
     Args:
-        method: GET or POST.
+        method: GET, POST or DELETE.
         target: Path, and query if it has one, below the API's URL.
         uuid: The task it is about, for errors.
         fields: The members of the JSON body of a POST, None for absent.
         headers: More headers.
         holds: Whether the call takes a `wait`.
+        body: The whole body, where that is no object of fields.
+        repeatable: Whether a second run changes nothing more; any other call is sent again only if it never arrived.
     """
 
     method: str
@@ -33,6 +36,8 @@ class Call:
     fields: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     holds: bool = False
+    body: bytes | None = None
+    repeatable: bool = True
 
     @property
     def writes(self) -> bool:
@@ -50,13 +55,15 @@ class Call:
         Raises:
             InvalidRequestError: A value has no word in JSON.
         """
+        if self.body is not None:
+            return {"content": self.body, "headers": {"Content-Type": "application/json", **self.headers}}
         if not self.writes:
             return {"headers": dict(self.headers)}
         given = {name: value for name, value in self.fields.items() if value is not None}
         if self.holds:
             given["wait"] = seconds(hold_s)
         headers = {"Content-Type": "application/json", **self.headers}
-        return {"content": _dump(given, "The request"), "headers": headers}
+        return {"content": dump(given, "The request"), "headers": headers}
 
 
 def query_call(uuid: str, target: str | None = None) -> Call:
@@ -76,6 +83,32 @@ def list_call(*, queue: str | None, state: str | None, cursor: str | None, limit
     given = {"queue": queue, "state": state, "cursor": cursor, "limit": limit}
     query = httpx.QueryParams({name: value for name, value in given.items() if value is not None})
     return Call(method="GET", target=f"/tasks?{query}", uuid="")
+
+
+def watch_call(known: Sequence[tuple[str, str | None]]) -> Call:
+    """`GET /watch`, of one namespace or of several, each with the version that is known."""
+    if len(known) == 1:
+        ((namespace, version),) = known
+        query = "" if version is None else f"?{httpx.QueryParams({'version': version})}"
+        return Call(method="GET", target=f"/watch/{_segment(namespace)}{query}", uuid="", holds=True)
+    names = [namespace if version is None else f"{namespace}:{version}" for namespace, version in known]
+    return Call(method="GET", target=f"/watch?{httpx.QueryParams({'namespace': names})}", uuid="", holds=True)
+
+
+def publish_call(namespace: str, given: Any, json_text: bytes | str | None) -> Call:
+    """`POST /publish/{namespace}`. A repeated one could undo what others have published since.
+
+    Raises:
+        InvalidRequestError: The value has no word in JSON, or is given twice.
+        MalformedJsonError: The text is not JSON.
+    """
+    body = dump(value(given, json_text, "value"), "`value`")
+    return Call(method="POST", target=f"/publish/{_segment(namespace)}", uuid="", body=body, repeatable=False)
+
+
+def unpublish_call(namespace: str) -> Call:
+    """`DELETE /publish/{namespace}`."""
+    return Call(method="DELETE", target=f"/publish/{_segment(namespace)}", uuid="", body=b"", repeatable=False)
 
 
 def target_of(location: str | None, base: httpx.URL) -> str | None:
@@ -103,7 +136,7 @@ def value(given: Any, json_text: bytes | str | None, name: str) -> Any:
         MalformedJsonError: The text is not JSON.
     """
     if json_text is None:
-        return None if given is None else orjson.Fragment(_dump(given, f"`{name}`"))
+        return None if given is None else orjson.Fragment(dump(given, f"`{name}`"))
     if given is not None:
         raise InvalidRequestError(f"Give either `{name}` or `{name}_json`, not both.", field=name)
     raw = json_text.encode() if isinstance(json_text, str) else json_text
@@ -135,6 +168,11 @@ def idempotency_headers(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
+def _segment(name: str) -> str:
+    """A name as one segment of a path, whatever it holds: the API says what is wrong with it."""
+    return quote(name, safe="")
+
+
 def _check(raw: bytes, name: str) -> None:
     try:
         msgspec.json.decode(raw, type=msgspec.Raw)
@@ -143,7 +181,8 @@ def _check(raw: bytes, name: str) -> None:
         raise MalformedJsonError(f"`{name}` is not valid JSON: {error}.", field=name) from None
 
 
-def _dump(given: Any, what: str) -> bytes:
+def dump(given: Any, what: str) -> bytes:
+    """JSON text. Raises InvalidRequestError where a value has no word in it."""
     try:
         return orjson.dumps(given)
     except (TypeError, RecursionError) as error:  # orjson's own error is a TypeError

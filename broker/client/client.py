@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import httpx
 
@@ -25,7 +25,9 @@ from broker.client.calls import Call, failure, idempotency_headers, list_call, q
 from broker.client.events import Following
 from broker.client.pacing import Clock
 from broker.client.session import Session
+from broker.client.several import RemoteItem, batch_calls, enough, items_of, several_call
 from broker.client.uploads import Uploadable, upload_call
+from broker.client.watching import WatchingClient
 from broker.errors import ConfigurationError, InvalidRequestError, result_of
 from broker.task import Task, TaskFailure
 from broker.task_event import TaskEvent
@@ -33,14 +35,14 @@ from broker.task_event import TaskEvent
 IDLE_CONNECTIONS: Final = 100
 
 
-class BrokerClient:
+class BrokerClient(WatchingClient):
     """Creates, follows, reads and settles tasks over HTTP. An async context manager.
 
         async with BrokerClient("http://127.0.0.1:8080") as client:
             task = await client.create(payload={"branch": "x"}, timeout=30)
 
     Connection losses and 502, 503 and 504 are ridden out with jittered pauses, `Retry-After` included: every call here
-    is safe to repeat.
+    is safe to repeat, but `publish` and `unpublish`, which are sent again only if they never arrived.
 
     Args:
         url: Where the API is; a path below it is kept.
@@ -77,13 +79,15 @@ class BrokerClient:
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=IDLE_CONNECTIONS),
             transport=transport,
         )
-        self._session = Session(
-            self._http,
-            _checked_url(url),
-            hold_s=hold_s,
-            margin_s=margin_s,
-            patience_s=patience_s,
-            clock=clock or Clock(),
+        super().__init__(
+            Session(
+                self._http,
+                _checked_url(url),
+                hold_s=hold_s,
+                margin_s=margin_s,
+                patience_s=patience_s,
+                clock=clock or Clock(),
+            )
         )
 
     async def __aenter__(self) -> Self:
@@ -186,6 +190,44 @@ class BrokerClient:
             queue, payload, timeout=timeout, uuid=uuid, idempotency_key=idempotency_key, exclusive=exclusive
         )
         return result_of(task, timeout or 0.0)
+
+    async def create_many(self, tasks: Iterable[Mapping[str, Any]]) -> Sequence[RemoteItem]:
+        """Creates many tasks, or attaches, without waiting for their ends: a thousand in one call.
+
+        Args:
+            tasks: For each the arguments of `create`, those apart that say how to wait, `idempotency_key` and
+                `exclusive`. A task without a uuid gets one here, so that a repeated call attaches to it.
+
+        Returns:
+            In order, each task as it stands, or the error that `create` would raise for it: one that fails harms no
+            other.
+
+        Raises:
+            StoreUnavailableError: The API has no store; tasks may have been created nevertheless.
+            BrokerError: Anything else that kept the API from answering for all of them.
+        """
+        created: Sequence[RemoteItem] = ()
+        for uuids, call in batch_calls(tasks):
+            created = [*created, *items_of(await self._session.ask(call), uuids, self)]
+        return created
+
+    async def gather(
+        self, uuids: Iterable[str], *, timeout: float | None = None, until: Literal["all", "any"] = "all"
+    ) -> Sequence[RemoteItem]:
+        """Follows several tasks until all of them have ended, or the first has.
+
+        Args:
+            uuids: The tasks, at most 100.
+            timeout: Seconds to wait at most; 0 reads them only. Without it, only their ends end the wait.
+            until: `all`, or `any`. An unknown task counts as one that has ended.
+
+        Returns:
+            In order, each task as it stands, ended or not, or why it cannot be told: `TaskNotFoundError`.
+        """
+        names = [*uuids]
+        end = self._session.end_after(timeout)
+        answer = await self._session.repeat(several_call(names, until), end, enough(names, until, self))
+        return items_of(answer, names, self)
 
     async def query(self, uuid: str, *, wait: float | None = None) -> RemoteTask:
         """The task as it stands; with `wait`, as soon as it has ended, or as it stands so many seconds later.

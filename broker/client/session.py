@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
 
 from broker.client.answers import TRY_AGAIN, Answer, RemoteTask, error_of, task_of, unreachable
-from broker.client.calls import Call, query_call, target_of
+from broker.client.calls import Call, query_call, target_of, watch_call
 from broker.client.pacing import Backoff, Clock, retry_after_s
 from broker.errors import BrokerError, InvalidRequestError
 from broker.task import TaskActions
 
 NO_END = math.inf
+_NEVER_ARRIVED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class Session:
     """The connection pool of a client, and how patiently it is used.
 
-    Every call here is safe to repeat: reads, settling (the same outcome again changes nothing) and creating (a known
-    uuid or idempotency key attaches).
+    Calls are repeated that are safe to repeat: reads, settling (the same outcome again changes nothing) and creating (a
+    known uuid or idempotency key attaches). One that is not is sent again only while it cannot have arrived.
 
     Args:
         http: The pool.
@@ -95,6 +96,47 @@ class Session:
                 pause_s = answer.retry_after_s or 0.0
         return task
 
+    async def repeat(self, call: Call, end: float, is_enough: Callable[[Answer], bool]) -> Answer:
+        """Asks until an answer is enough or `end` is there, and returns the last one. Raises as `ask` does."""
+        backoff = Backoff(self.clock)
+        while True:
+            asked_at, hold_s = self.clock.now(), self._hold(end)
+            answer = await self.ask(call, end)
+            now = self.clock.now()
+            if is_enough(answer) or now >= end:
+                return answer
+            if now - asked_at < hold_s / 2:
+                # Answered early, and not enough: an instance that drains. Don't spin.
+                await self.clock.sleep(min(backoff.next_s(answer.retry_after_s), end - now))
+            else:
+                backoff.reset()
+
+    async def until_changed(self, known: Sequence[tuple[str, str | None]], end: float) -> Answer | None:
+        """Asks until a namespace has another version, over several calls if need be; None when `end` is there first.
+
+        Args:
+            known: Namespaces, each with the version that is known, None for whatever it has now.
+            end: When the caller's wait is over.
+
+        Raises:
+            BrokerError: What the API refused, or why there was no answer for `patience_s`.
+        """
+        backoff = Backoff(self.clock)
+        while True:
+            asked_at, hold_s = self.clock.now(), self._hold(end)
+            answer = await self.ask(watch_call(known), end)
+            if answer.status != httpx.codes.NOT_MODIFIED:
+                return answer
+            if len(known) == 1 and answer.version is not None:
+                # What is published between two calls must not be missed by who began without a version.
+                known = [(known[0][0], answer.version)]
+            left_s = end - self.clock.now()
+            if left_s <= 0:
+                return None
+            if self.clock.now() - asked_at < hold_s / 2:
+                # An instance that drains answers early. Don't spin.
+                await self.clock.sleep(min(backoff.next_s(), left_s))
+
     async def _read(self, uuid: str, previous: Answer, end: float) -> Answer | BrokerError:
         call = query_call(uuid, target_of(previous.location, self._url))
         if end < NO_END:
@@ -109,6 +151,8 @@ class Session:
             outcome = await self._attempt(call, self._hold(end))
             if isinstance(outcome, Answer) and outcome.status not in TRY_AGAIN:
                 return _accepted(call, outcome)
+            if not call.repeatable and not isinstance(outcome, _NEVER_ARRIVED):
+                return self.failure(call, outcome)
             now = self.clock.now()
             if give_up_at is None:
                 give_up_at = min(now + patience_s, give_up_by)
@@ -178,10 +222,11 @@ def _answer(response: httpx.Response) -> Answer:
         body=response.content,
         location=response.headers.get("Location"),
         retry_after_s=retry_after_s(response.headers.get("Retry-After")),
+        version=(response.headers.get("ETag") or "").strip('"') or None,
     )
 
 
 def _accepted(call: Call, answer: Answer) -> Answer:
-    if answer.status not in (200, 202):
+    if answer.status not in (200, 202, 204, 304):
         raise error_of(answer, uuid=call.uuid, may_have_run=False)
     return answer

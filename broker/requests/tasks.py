@@ -34,13 +34,12 @@ DEFAULT_MAX_ATTEMPTS: Final = 3
 DEFAULT_MOST_PENDING: Final = 100_000
 
 
-class CreateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Asks for a task, or for the one that already has this uuid."""
+class BatchedTask(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Asks for a task, or for the one that already has this uuid, without being held for its end."""
 
     uuid: Uuid | None = None
     queue: Queue = naming.DEFAULT_QUEUE
     payload: JsonValue | UnsetType = UNSET
-    wait: Wait | None = None
     expires_in: Annotated[Duration, Meta(description="Seconds until the task expires unless it has ended.")] | None = (
         None
     )
@@ -50,6 +49,12 @@ class CreateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_attempts: (
         Annotated[int, Meta(ge=1, le=1_000, description="Executions at most; without it the handler's, else 3.")] | None
     ) = None
+
+
+class CreateRequest(BatchedTask, kw_only=True, forbid_unknown_fields=True):
+    """Asks for a task, or for the one that already has this uuid."""
+
+    wait: Wait | None = None
     exclusive: Annotated[
         bool, Meta(description="Refuse this call when somebody, on any instance, already waits for the task.")
     ] = False
@@ -164,7 +169,7 @@ class _Outcome(msgspec.Struct):
 _outcome_decoder = msgspec.json.Decoder(_Outcome)
 
 
-def new_task(request: CreateRequest, settings: Settings, *, idempotency_key: str | None = None) -> NewTask:
+def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str | None = None) -> NewTask:
     """Checks the payload and fills in the defaults.
 
     Raises:

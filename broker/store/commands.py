@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -88,6 +88,9 @@ class Sender(Protocol):
     def hand(self, command: Command, receiver: Receiver) -> None:
         """The same for a receiver."""
 
+    def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
+        """The same for several in one write."""
+
 
 class Awaited:
     """The receiver of a command that somebody awaits."""
@@ -111,6 +114,14 @@ class Awaited:
         """Wakes whoever awaits it with an error."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def send_all(sender: Sender, commands: Iterable[Command]) -> list[asyncio.Future[Reply]]:
+    """Sends several commands in one write; each future gives a reply, or raises as `Link.send` does."""
+    loop = asyncio.get_running_loop()
+    calls = [(command, Awaited(loop.create_future())) for command in commands]
+    sender.hand_all(calls)
+    return [awaited.future for _, awaited in calls]
 
 
 class Call:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from broker import naming
@@ -321,3 +321,8 @@ class FencedLink:
     def hand(self, command: Command, receiver: Receiver) -> None:
         """See `Link.hand`."""
         self._link.hand(command, _Ticket(self._fence, self._link, receiver, self._loop.time()))
+
+    def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
+        """See `Link.hand_all`."""
+        now = self._loop.time()
+        self._link.hand_all([(command, _Ticket(self._fence, self._link, receiver, now)) for command, receiver in calls])

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -185,6 +185,16 @@ class Link:
             self._flush()
         else:
             self.flush_soon()
+
+    def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
+        """The same for several in one write, where neighbours of one batch share calls as far as they may."""
+        if self._is_closed or self.outstanding + len(calls) > MOST_OUTSTANDING:
+            for command, receiver in calls:
+                self.hand(command, receiver)
+            return
+        deadline = self._loop.time() + COMMAND_DEADLINE_S
+        self._waiting.extend(Call(command, receiver, deadline) for command, receiver in calls)
+        self._flush()
 
     def flush_soon(self) -> None:
         """Has the prelude and all queued commands written in this tick."""

@@ -127,6 +127,7 @@ FINISH_TASKS: Final = Script("finish_tasks")
 REQUEUE_TASK: Final = Script("requeue_task")
 DEFER_TASK: Final = Script("defer_task")
 READ_TASK: Final = Script("read_task")
+READ_TASKS: Final = Script("read_tasks")
 FIND_ENDED: Final = Script("find_ended")
 FIND_FILELESS: Final = Script("find_fileless")
 READ_EVENTS: Final = Script("read_events")
@@ -160,6 +161,7 @@ ALL: Final = (
     REQUEUE_TASK,
     DEFER_TASK,
     READ_TASK,
+    READ_TASKS,
     FIND_ENDED,
     FIND_FILELESS,
     READ_EVENTS,

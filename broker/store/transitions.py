@@ -11,6 +11,7 @@ import msgspec
 
 from broker import naming
 from broker.errors import (
+    BrokerError,
     IdempotencyMismatchError,
     LeaseLostError,
     QueueFullError,
@@ -23,7 +24,7 @@ from broker.randomness import new_report, new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Batch, Command, Reply, Sender
+from broker.store.commands import Batch, Command, Reply, Sender, send_all
 from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
 from broker.task import TaskState
@@ -176,6 +177,15 @@ class Transitions:
     async def create(self, new: NewTask) -> Created:
         """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
         return read_created(await self._link.send(create_command(new, wants_document=True)), new)
+
+    async def create_all(self, tasks: Sequence[NewTask]) -> list[Created | BrokerError]:
+        """Creates or attaches several in one write; each has its own answer, an error that `create` would raise or what
+        was created, and none carries the task JSON."""
+        replies = await asyncio.gather(
+            *send_all(self._link, [create_command(new, wants_document=False) for new in tasks]),
+            return_exceptions=True,
+        )
+        return [_created_or_error(reply, new) for reply, new in zip(replies, tasks, strict=True)]
 
     async def retry_ended(self, retry: Retry) -> StoredTask:
         """Makes a new task of a failed or expired one, or finds the one that the idempotency key stands for.
@@ -420,6 +430,15 @@ def _defer(uuid: str, lease: str, *, expires_ms: int | None = None, wants_docume
 def _is_reported(release: Release, document: bytes) -> bool:
     """Whether a task has ended as its worker's last error would end it."""
     return release.has_failed and is_outcome_of(document, Completion(state=TaskState.FAILED, error=release.error))
+
+
+def _created_or_error(reply: Reply, new: NewTask) -> Created | BrokerError:
+    try:
+        if isinstance(reply, BaseException):
+            raise reply
+        return read_created(reply, new)
+    except BrokerError as error:
+        return error
 
 
 def _forget_outcome(future: asyncio.Future[Reply]) -> None:

@@ -23,7 +23,7 @@ UNITS = {"_s": ("s", "秒"), "_mb": ("MiB",), "_bytes": ("bytes", "字节")}
 SERVICES = ROOT / "services" / "broker_services"
 CREATEBRANCH = SERVICES / "worker"
 # Files in the folder of a reader who follows the README.
-READERS_FILES = ("ask.py", "create.py", "jobs.py", "shop.py", "test_shop.py", "app.git")
+READERS_FILES = ("ask.py", "create.py", "many.py", "jobs.py", "shop.py", "test_shop.py", "app.git")
 
 
 @pytest.fixture(params=LANGUAGES, ids=lambda path: path.name)

@@ -58,7 +58,7 @@ class Bodies:
             reading.stop(_draining())
 
     async def _receive_all(self, receive: Receive) -> bytes:
-        body = b""
+        body = bytearray()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -67,7 +67,7 @@ class Bodies:
             body += part
             self._check_length(len(body))
             if not message.get("more_body"):
-                return body
+                return bytes(body) if len(body) > len(part) else part
 
     def _check_length(self, length: int) -> None:
         if length > self._max_bytes:

@@ -137,25 +137,34 @@ class HttpRequest:
         """
         return decode(await self._read_json_body(), decoder)
 
+    async def read_batch(self, bodies: Bodies, receive: Receive) -> bytes:
+        """The JSON body as it came, read by `bodies` from `receive`. Raises as `read_json` does."""
+        return await self._read_json_body(bodies, receive)
+
     async def read_value(self, field: str, *, max_bytes: int) -> bytes:
         """The JSON body as one value, byte for byte but for white space around it. Raises as `read_json` does."""
         body = (await self._read_json_body()).strip(_JSON_SPACE)
         values.check(body, field, max_bytes=max_bytes)
         return body
 
-    async def _read_json_body(self) -> bytes:
+    async def _read_json_body(self, bodies: Bodies | None = None, receive: Receive | None = None) -> bytes:
         if self.scope["query_string"]:
             raise InvalidRequestError(
                 "A POST takes its fields in the JSON body, not in the query; send them there, or use GET."
             )
         if self.media_type not in ("application/json", "") and not self.media_type.endswith("+json"):
             raise HttpError("unsupported-media-type", f"The body is {self.media_type}; send it as application/json.")
-        return await self.read_body()
+        return await self.read_body(bodies, receive)
 
-    async def read_body(self) -> bytes:
-        """The whole body. Raises as `Bodies.read` does, and HttpError for a compressed one."""
+    async def read_body(self, bodies: Bodies | None = None, receive: Receive | None = None) -> bytes:
+        """The whole body, by others and from elsewhere than usual where they are given.
+
+        Raises:
+            HttpError: It is compressed, too slow, or this process ends.
+            PayloadTooLargeError, ClientGoneError
+        """
         self.refuse_encoded()
-        return await self._bodies.read(self.receive, self.announced_bytes)
+        return await (bodies or self._bodies).read(receive or self.receive, self.announced_bytes)
 
     @property
     def announced_bytes(self) -> int:
@@ -174,7 +183,12 @@ class HttpRequest:
 def _lists_of(request_type: Any) -> frozenset[str]:
     """The fields of a request that may come many times."""
     fields = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(request_type)).fields
-    return frozenset(field.name for field in fields if isinstance(field.type, msgspec.inspect.ListType))
+    return frozenset(field.name for field in fields if _is_list(field.type))
+
+
+def _is_list(kind: msgspec.inspect.Type) -> bool:
+    # A type with a description comes wrapped.
+    return isinstance(kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind, msgspec.inspect.ListType)
 
 
 def _is_plain(query: bytes) -> bool:

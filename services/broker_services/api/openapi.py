@@ -62,10 +62,11 @@ def openapi_document(version: str, *, needs_keys: bool = False) -> dict[str, Any
     """
     types = {operation.request for operation in OPERATIONS if operation.request is not None}
     types |= {
-        outcome.schema
+        schema
         for operation in OPERATIONS
         for outcome in operation.outcomes.values()
-        if outcome.schema not in (None, str)
+        for schema in outcome.schemas
+        if schema is not str
     }
     ordered = sorted(types | {schemas.Problem}, key=lambda kind: kind.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template=_REF)
@@ -190,8 +191,9 @@ def _success(outcome: Outcome, method: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": outcome.description}
     if outcome.headers:
         response["headers"] = {name: _response_header(name) for name in outcome.headers}
-    if outcome.schema is not None and method != "HEAD":
-        schema = msgspec.json.schema_components([outcome.schema], ref_template=_REF)[0][0]
+    if outcome.schemas and method != "HEAD":
+        schemas, _ = msgspec.json.schema_components(outcome.schemas, ref_template=_REF)
+        schema = schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
         response["content"] = {media_type: {"schema": schema} for media_type in outcome.media_types}
     return response
 

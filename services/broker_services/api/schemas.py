@@ -60,6 +60,20 @@ class ClaimedTask(Task, kw_only=True):
     payload: Annotated[Any, Meta(description="As its creator sent it; absent when there was none.")] = None
 
 
+class Item(msgspec.Struct, kw_only=True):
+    """What is told of one of several tasks: the task, or the problem that a call for it alone would get."""
+
+    status: Annotated[int, Meta(description="Of a call for it alone.")]
+    task: Task | None = None
+    problem: Problem | None = None
+
+
+class Items(msgspec.Struct, kw_only=True):
+    """Several tasks, in the order in which they were asked for."""
+
+    items: list[Item]
+
+
 class Claim(msgspec.Struct, kw_only=True):
     """What a claim has got."""
 

@@ -29,6 +29,11 @@ class Connection:
         self.language = language
         self.as_json = as_json
 
+    @property
+    def is_for_people(self) -> bool:
+        """Whether to print for people."""
+        return show.for_people(self.as_json)
+
     def ask(self, question: Callable[[BrokerClient], Awaitable[Answer]]) -> Answer:
         """Asks with a client that lives as long as it takes."""
 
@@ -67,14 +72,14 @@ class Connection:
             show.document(b'{"id":"%s","event":"%s","data":%s}' % (event.id.encode(), event.kind.encode(), event.raw))
 
     def _print_line(self, task: RemoteTask) -> None:
-        if show.for_people(self.as_json):
+        if self.is_for_people:
             show.task_line(task.raw)
         else:
             show.document(task.raw)
 
     def print(self, task: RemoteTask) -> None:
         """Prints what was answered."""
-        if show.for_people(self.as_json):
+        if self.is_for_people:
             show.task(task.raw)
         else:
             show.document(task.raw)

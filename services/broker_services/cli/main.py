@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "worker": ("broker_services.cli.processes:worker", "One worker process."),
     "task": ("broker_services.cli.task:task", "Create, follow, list, query, change, cancel or retry tasks."),
     "bench": ("broker_services.cli.bench.command:bench", "Load a running deployment, and tell how long answers take."),
+    "watch": ("broker_services.cli.watch:watch", "Show what a namespace holds, and each change."),
+    "publish": ("broker_services.cli.watch:publish", "Publish a value for whoever watches."),
     "keys": ("broker_services.cli.keys:keys", "Make API keys."),
     "doctor": ("broker_services.cli.doctor:doctor", "Check the Redis server, its settings and permissions."),
 }

@@ -60,6 +60,16 @@ def task_line(raw: bytes) -> None:
     echo("  ".join((*shown, bold(_text(members, "uuid")), _text(members, "error"))).rstrip())
 
 
+def published_line(raw: bytes) -> None:
+    """Prints a published value for people: when, which version, and the value, on one line."""
+    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    if "value" not in members:
+        echo("nothing is published")
+        return
+    value = harmless(bytes(members["value"]).decode("utf-8", "replace"))
+    echo("  ".join((_text(members, "changed_at"), bold(_text(members, "version")), value)))
+
+
 def event(told: TaskEvent) -> None:
     """Prints an event for people: a value on one line, the task as a whole."""
     if told.kind is EventKind.PROGRESS:

@@ -38,6 +38,7 @@ def test_every_answer_is_as_documented(case: Any, swift_instance: ApiProcess, ke
     answer = case.call(base_url=swift_instance.url, timeout=MOST_SECONDS, headers=keys.header("all"))
 
     # With `raw`, parameters that are not ours may hold anything; of a head that is too long nothing is looked at.
-    is_unread = "raw" in (case.query or {}) or answer.status_code == 431
+    # A task of a batch that cannot be used is told of in the list.
+    is_unread = "raw" in (case.query or {}) or answer.status_code == 431 or case.path == "/createTasks"
     ignored = [negative_data_rejection] if is_unread else []
     case.validate_response(answer, excluded_checks=[*UNKNOWN_TO_SCHEMAS, *ignored])

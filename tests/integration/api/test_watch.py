@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -178,22 +178,6 @@ def test_a_value_that_is_too_long_or_no_json_is_refused(tight: Caller, a: Caller
     assert code_of(a.call("POST", f"/publish/{namespace}", content="a=1", headers=form))[0] == 415
 
 
-def test_bounds(deployment: Deployment, http: httpx.Client, a: Caller, namespace: str) -> None:
-    (instance,) = deployment.start_instances(1, namespaces_max="1", max_waiters="1")
-    publish(a, namespace, "1")
-    with_threads = Caller(instance.url, http, a._threads)
-
-    refused = with_threads.call("POST", f"/publish/{namespace}2", content="1")
-    assert code_of(refused) == (429, "queue-full")
-    publish(with_threads, namespace, "2")
-
-    watching = watch_later(with_threads, f"/watch/{namespace}?wait=10")
-    assert code_of(with_threads.call("GET", f"/watch/{namespace}?wait=10")) == (503, "too-many-waiters")
-    assert with_threads.call("GET", f"/watch/{namespace}?version=0&wait=0").status_code == 200
-    publish(a, namespace, "3")
-    assert watching.result().json()["value"] == 3
-
-
 def test_a_caller_that_hangs_up_leaves_nothing(a: Caller, namespace: str) -> None:
     before = held(a)
     with a.connection(f"GET /watch/{namespace}?wait=60 HTTP/1.1\r\nHost: test\r\n\r\n".encode()):
@@ -201,23 +185,26 @@ def test_a_caller_that_hangs_up_leaves_nothing(a: Caller, namespace: str) -> Non
     wait_until(lambda: held(a) == before, "the watch is gone")
 
 
-def test_an_instance_that_ends_answers_its_watches(
-    deployment: Deployment, http: httpx.Client, a: Caller, namespace: str, own_log: Path
+def test_an_instance_has_bounds_and_an_end(
+    deployment: Deployment, http: httpx.Client, threads: ThreadPoolExecutor, a: Caller, namespace: str, own_log: Path
 ) -> None:
-    version = publish(a, namespace, "1")
-    with ApiProcess(deployment.server.url, log=own_log) as instance:
-        ending = Caller(instance.url, http, a._threads)
-        watching = watch_later(ending, f"/watch/{namespace}?version={version}&wait=60")
+    bounds = {"namespaces_max": "1", "max_waiters": "1"}
+    publish(a, namespace, "1")
+    with ApiProcess(deployment.server.url, log=own_log, **bounds) as instance:
+        bounded = Caller(instance.url, http, threads)
+        assert code_of(bounded.call("POST", f"/publish/{namespace}2", content="1")) == (429, "queue-full")
+        publish(bounded, namespace, "2")
+
+        watching = watch_later(bounded, f"/watch/{namespace}?wait=10")
+        assert code_of(bounded.call("GET", f"/watch/{namespace}?wait=10")) == (503, "too-many-waiters")
+        assert bounded.call("GET", f"/watch/{namespace}?version=0&wait=0").status_code == 200
+        version = publish(bounded, namespace, "3")
+        assert watching.result().json()["value"] == 3
+
+        watching = watch_later(bounded, f"/watch/{namespace}?version={version}&wait=60")
         instance.terminate()
         told = watching.result()
         assert (told.status_code, told.headers["etag"]) == (304, f'"{version}"')
         assert instance.process.wait(10) == 0
-
-
-def test_the_last_value_outlives_every_instance(
-    deployment: Deployment, http: httpx.Client, a: Caller, namespace: str, own_log: Path
-) -> None:
-    with ApiProcess(deployment.server.url, log=own_log) as instance:
-        version = publish(Caller(instance.url, http, a._threads), namespace, "1")
 
     assert a.call("GET", f"/watch/{namespace}?version=0").json()["version"] == version

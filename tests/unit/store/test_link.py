@@ -16,7 +16,7 @@ import redis
 from broker.errors import BrokerError, ConfigurationError, StoreError, StoreUnavailableError
 from broker.store import link as link_module
 from broker.store import scripts
-from broker.store.commands import Command
+from broker.store.commands import Command, send_all
 from broker.store.link import Link
 from broker.store.server import Server
 from broker.store.topology import Topology
@@ -117,6 +117,28 @@ async def test_a_few_commands_leave_in_one_write(proxy: Proxy, open_link: OpenLi
     proxy.received.clear()
     await asyncio.gather(*[link.send(ECHO) for _ in range(link_module.BATCH - 1)])
     assert len(proxy.received) == 1
+
+
+async def test_what_is_handed_over_together_leaves_in_one_write(proxy: Proxy, open_link: OpenLink) -> None:
+    link = await open_link(proxy.url)
+    await link.send(ECHO)
+    proxy.received.clear()
+    replies = await asyncio.gather(*send_all(link, [command("ECHO", str(number)) for number in range(100)]))
+    assert replies == [str(number).encode() for number in range(100)]
+    assert len(proxy.received) == 1
+
+
+async def test_of_several_those_beyond_the_limit_are_refused(
+    redis_url: str, open_link: OpenLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "MOST_OUTSTANDING", 2)
+    link = await open_link(redis_url)
+    replies = await asyncio.gather(*send_all(link, [ECHO, ECHO, ECHO]), return_exceptions=True)
+    assert replies[:2] == [b"x", b"x"]
+    assert isinstance(replies[2], StoreUnavailableError)
+    await link.close()
+    (closed,) = await asyncio.gather(*send_all(link, [ECHO]), return_exceptions=True)
+    assert isinstance(closed, StoreUnavailableError)
 
 
 async def test_the_link_has_a_name(redis_url: str, open_link: OpenLink) -> None:

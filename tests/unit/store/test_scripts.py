@@ -78,7 +78,9 @@ def test_the_flags(name: str) -> None:
     """A full store takes no new tasks, and must drain by all other ways."""
     expected = {
         **dict.fromkeys(("create_tasks", "retry_task", "take_exclusive_wait", "publish_value"), "#!lua"),
-        **dict.fromkeys(("read_task", "find_ended", "list_tasks", "read_queues", "may_hear"), "#!lua flags=no-writes"),
+        **dict.fromkeys(
+            ("read_task", "read_tasks", "find_ended", "list_tasks", "read_queues", "may_hear"), "#!lua flags=no-writes"
+        ),
         **dict.fromkeys(
             ("find_fileless", "read_values", "read_changes", "read_events", "find_events"), "#!lua flags=no-writes"
         ),

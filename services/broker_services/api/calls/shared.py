@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
@@ -13,7 +13,8 @@ from prometheus_client.core import Metric
 from broker import Broker
 from broker.disconnect import DisconnectWatch
 from broker_services.api.access import Access
-from broker_services.api.answers import Header
+from broker_services.api.answers import Answer, Header, etag_matches, etag_of
+from broker_services.api.batch_bodies import MOST_BATCHES, BatchBodies
 from broker_services.api.bodies import Bodies
 from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest
@@ -48,12 +49,21 @@ class Api:
             timeout_s=self.settings.body_timeout_s,
             deadlines=broker.hub.deadlines,
         )
+        self.batches = BatchBodies(
+            Bodies(
+                max_bytes=self.settings.max_batch_bytes,
+                timeout_s=self.settings.body_timeout_s,
+                deadlines=broker.hub.deadlines,
+            ),
+            most_bytes=MOST_BATCHES * self.settings.max_batch_bytes,
+        )
         self.uploads = Uploads(self.settings)
 
     def drain(self) -> None:
         """Answers what is held, and has what still comes answered at once: this process ends."""
         self.is_draining = True
         self.bodies.end_all()
+        self.batches.end_all()
         self.uploads.end_all()
         self.broker.end_waits()
 
@@ -89,6 +99,15 @@ def watched(api: Api, request: HttpRequest, wait: float) -> AbstractContextManag
     if connection is not None:
         return ConnectionWatch(connection, api.broker.hub.deadlines.loop)
     return DisconnectWatch(request.receive, api.broker.hub.deadlines)
+
+
+def conditional_answer(request: HttpRequest, body: bytes, headers: Sequence[Header]) -> Answer:
+    """A JSON answer with its ETag, or 304 where its caller has it already."""
+    etag = etag_of(body)
+    if_none_match = request.header(b"if-none-match")
+    if if_none_match is not None and etag_matches(if_none_match, etag):
+        return Answer(304, b"", headers, etag=etag)
+    return Answer(200, body, headers, etag=etag)
 
 
 def idempotency_key(request: HttpRequest) -> str | None:

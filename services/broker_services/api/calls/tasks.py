@@ -17,9 +17,10 @@ from broker.requests import (
 )
 from broker.store.queries import StoredTask
 from broker.store.transitions import Changed
-from broker_services.api.answers import Answer, Header, etag_matches, etag_of
+from broker_services.api.answers import Answer, Header
 from broker_services.api.calls.raw_change import read_raw_change
-from broker_services.api.calls.shared import Api, idempotency_key, read, watched
+from broker_services.api.calls.several import asks_several, query_several
+from broker_services.api.calls.shared import Api, conditional_answer, idempotency_key, read, watched
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.task_body import changed_body, queue_of, task_body
 
@@ -61,17 +62,14 @@ def created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: li
 
 async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     """GET /queryTaskState."""
+    if asks_several(request):
+        return await query_several(api, request)
     asked = request.read_query(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     with watched(api, request, wait):
         task = await api.broker.holding.query(asked.uuid, wait)
     api.measures.told("queryTaskState", task.queue, task.state)
-    body = task_body(task.document, task.uuid, task.state, request.language)
-    etag = etag_of(body)
-    if_none_match = request.header(b"if-none-match")
-    if if_none_match is not None and etag_matches(if_none_match, etag):
-        return Answer(304, b"", applied, etag=etag)
-    return Answer(200, body, applied, etag=etag)
+    return conditional_answer(request, task_body(task.document, task.uuid, task.state, request.language), applied)
 
 
 # changeTaskState, cancelTask

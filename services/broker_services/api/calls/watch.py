@@ -14,7 +14,7 @@ from broker.requests import (
     invalid_field,
     received,
 )
-from broker.watch import Wanted
+from broker.watched import Wanted
 from broker_services.api.answers import Answer, etag_versions, json_answer
 from broker_services.api.calls.shared import Api, held
 from broker_services.api.http_request import HttpRequest

@@ -15,12 +15,19 @@ Call = Callable[[Api, HttpRequest], Awaitable[Answer]]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One way an operation succeeds."""
+    """One way an operation succeeds. `schema` is a type, or a tuple of those that the answer may have."""
 
     description: str
     schema: Any = None
     headers: tuple[str, ...] = ()
     media_types: tuple[str, ...] = ("application/json",)
+
+    @property
+    def schemas(self) -> tuple[Any, ...]:
+        """The types that the answer may have."""
+        if self.schema is None:
+            return ()
+        return self.schema if isinstance(self.schema, tuple) else (self.schema,)
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.requests import CancelRequest, ChangeRequest, CreateRequest, ListRequest, QueryRequest, RetryRequest
+from broker.requests import (
+    BatchRequest,
+    CancelRequest,
+    ChangeRequest,
+    CreateRequest,
+    ListRequest,
+    QuerySeveralRequest,
+    RetryRequest,
+)
 from broker_services.api import schemas
-from broker_services.api.calls import tasks
+from broker_services.api.calls import several, tasks
 from broker_services.api.operations.operation import BODY_PROBLEMS, READ_PROBLEMS, Operation, Outcome
 
 OPERATIONS: Final = (
@@ -40,15 +48,37 @@ OPERATIONS: Final = (
         example={"queue": "createbranch", "payload": {"repository": "demo", "branch": "feature-1"}, "wait": 30},
     ),
     Operation(
+        path="/createTasks",
+        name="createTasks",
+        summary="Creates up to 1,000 tasks, each as `createTask` does with `wait` 0; one that fails harms no other.",
+        methods=("POST",),
+        call=several.create_tasks,
+        scope="create",
+        request=BatchRequest,
+        outcomes={200: Outcome("Each task, or why there is none, in order.", schemas.Items)},
+        problems=(*BODY_PROBLEMS, "too-many-waiters", "method-not-allowed"),
+        headers=("Accept-Language",),
+        example={
+            "tasks": [
+                {"uuid": "batch-1", "payload": {"repository": "demo", "branch": "feature-1"}},
+                {"uuid": "batch-2", "payload": {"repository": "demo", "branch": "feature-2"}},
+            ]
+        },
+    ),
+    Operation(
         path="/queryTaskState",
         name="queryTaskState",
-        summary="Reads a task; with `wait`, holds until it has ended.",
+        summary="Reads a task, or several in one call; with `wait`, holds until it has, all have or any has ended.",
         methods=("GET", "HEAD"),
         call=tasks.query_task_state,
         scope="read",
-        request=QueryRequest,
+        request=QuerySeveralRequest,
         outcomes={
-            200: Outcome("The task, whatever its state.", schemas.Task, ("ETag", "Preference-Applied")),
+            200: Outcome(
+                "The task, whatever its state; where `uuid` is repeated or `until` given, each of them, in order.",
+                (schemas.Task, schemas.Items),
+                ("ETag", "Preference-Applied"),
+            ),
             304: Outcome("Unchanged since `If-None-Match`.", None, ("ETag",)),
         },
         problems=(*READ_PROBLEMS, "task-not-found", "too-many-waiters"),

@@ -11,7 +11,7 @@ import click
 from broker_services.cli import show
 from broker_services.cli.connection import Connection, connected
 from broker_services.cli.exits import Exit
-from broker_services.cli.task import JSON
+from broker_services.cli.json_text import JSON
 
 SCENARIO_NAMES: Final = ("roundtrip", "callback", "hold", "watch", "claim")
 option = partial(click.option, show_envvar=True)
