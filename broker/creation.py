@@ -8,7 +8,7 @@ from broker.errors import BrokerError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.commands import Reply
-from broker.store.transitions import Created, create_command, read_created
+from broker.store.transitions import Created, create_command, is_new, read_created
 
 
 class Creation:
@@ -20,9 +20,11 @@ class Creation:
         wait_s: Seconds to hold.
     """
 
+    __slots__ = ("_confirmed", "_error", "_new", "_reply", "waiter")
+
     def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
         self._new = new
-        self._created: Created | None = None
+        self._reply: Reply = None
         self._error: Exception | None = None
         self._confirmed: asyncio.Future[None] | None = None
         self.waiter: Waiter = hub.join(new.queue, new.uuid, new.seal, wait_s)
@@ -36,27 +38,24 @@ class Creation:
         """
         if self._error is not None:
             raise self._error
-        if self._created is None:
+        if self._reply is None:
             self._confirmed = asyncio.get_running_loop().create_future()
             await self._confirmed
-        assert self._created is not None  # noqa: S101 - `succeed` sets it before it confirms
-        return self._created
+        return read_created(self._reply, self._new)
 
     # Receiver
 
     def succeed(self, reply: Reply) -> None:
         """The reply has come."""
         try:
-            created = read_created(reply, self._new)
+            if is_new(reply):
+                self.waiter.is_confirmed = True
+            else:
+                self._attach(read_created(reply, self._new))
         except BrokerError as error:
             self.fail(error)
             return
-        self._created = created
-        if created.uuid == self._new.uuid:
-            self.waiter.confirm(created.seal)
-        if created.uuid != self._new.uuid or created.state.is_terminal:
-            # No message will come on this channel any more: the holder looks elsewhere, or reads.
-            self.waiter.deferred.expire()
+        self._reply = reply
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_result(None)
 
@@ -67,6 +66,13 @@ class Creation:
             self._confirmed.set_exception(error)
         else:
             self.waiter.deferred.set_error(error)
+
+    def _attach(self, created: Created) -> None:
+        if created.uuid == self._new.uuid:
+            self.waiter.confirm(created.seal)
+        if created.uuid != self._new.uuid or created.state.is_terminal:
+            # No message will come on this channel any more: the holder looks elsewhere, or reads.
+            self.waiter.deferred.expire()
 
     @property
     def is_abandoned(self) -> bool:

@@ -67,11 +67,11 @@ class Channel:
         "waiters",
     )
 
-    def __init__(self, hub: ResponseHub, queue: str, uuid: str, since: float) -> None:
+    def __init__(self, hub: ResponseHub, name: bytes, queue: str, uuid: str, since: float) -> None:
         self._hub = hub
+        self.name = name
         self.queue = queue
         self.uuid = uuid
-        self.name = naming.response_channel(queue, uuid).encode()
         self.waiters: set[Waiter] = set()
         self.since = since
         self.idle_since = since
@@ -151,9 +151,10 @@ class ResponseHub:
             seal: The task's seal, or what it will be if the caller's create makes it.
             timeout: Seconds until the wait ends by itself.
         """
-        channel = self.subscriptions.find(naming.response_channel(queue, uuid).encode())
+        name = naming.response_channel(queue, uuid).encode()
+        channel = self.subscriptions.find(name)
         if not isinstance(channel, Channel):
-            channel = Channel(self, queue, uuid, self._loop.time())
+            channel = Channel(self, name, queue, uuid, self._loop.time())
             self.subscriptions.join(channel)
         waiter = Waiter(channel, DeferredResult(0 if self._is_ending else timeout, self.deadlines), seal)
         channel.waiters.add(waiter)

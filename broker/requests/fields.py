@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -102,6 +103,7 @@ def checked_timeout(timeout: float | None, default_s: float) -> float:
     return timeout
 
 
+@lru_cache(maxsize=256)
 def milliseconds(seconds: float) -> int:
     """Rounded to the store's unit of time."""
     return round(seconds * 1_000)

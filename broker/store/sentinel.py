@@ -124,8 +124,11 @@ class SentinelTopology(Topology):
         try:
             while True:
                 await asyncio.sleep(LOOK_EVERY_S)
-                with suppress(Exception):
+                try:
                     await self._look(clients)
+                except Exception:
+                    # Whatever it was: a process that follows no failover is of no use after one.
+                    log.exception("The sentinels could not be asked in a way that nobody foresaw.")
         finally:
             await _close(clients)
 

@@ -115,6 +115,11 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
     return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 
 
+def is_new(reply: Reply) -> bool:
+    """Whether the reply to `create_command` says that the task was made by it, as asked: under its uuid and seal."""
+    return bool(reply[0] == Code.CREATED)
+
+
 def read_created(reply: Reply, new: NewTask) -> Created:
     """Reads the reply to `create_command`.
 

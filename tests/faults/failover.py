@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.faults.caller import Caller
-from tests.faults.checker import Violation, check
+from tests.faults.checker import FINAL, Violation, check
 from tests.faults.history import History
 from tests.faults.load import Client
 from tests.faults.run import ask_for_all, write_history
@@ -30,11 +30,17 @@ CALM_S: Final = 3.0
 AFTER_S: Final = 60.0
 HELD_SHARE: Final = 0.6
 """Of the creates: held until a third party ends the task; the others are done by a worker at once."""
+PATIENCE_S: Final = 30.0
+"""How long a third party goes on with a task that nobody knows."""
 MOST_SHOWN: Final = 20
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run. `pauses_s`: by failover, the longest time without any acknowledged create around it."""
+    """What came of a run.
+
+    `pauses_s`: by failover, the longest time without any acknowledged create around it. `lost`: tasks that were
+    acknowledged, and are unknown when all is over. `broken`: violations by rule.
+    """
 
     seed: int
     wait_replicas: int
@@ -47,6 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     answers: dict[str, int]
     pauses_s: list[float]
     longest_answer_s: float
+    lost: int
     broken: dict[str, int]
     violations: list[Violation]
 
@@ -146,7 +153,7 @@ class _Load:
 
         async def finish(outcome: dict[str, Any]) -> None:
             await asyncio.sleep(after_s)
-            await client.change(outcome)
+            await client.change(outcome, PATIENCE_S)
 
         await asyncio.gather(client.create_and_follow(request), *[finish(rival) for rival in rivals])
 
@@ -178,9 +185,16 @@ def _report(
         answers=dict(sorted(Counter(str(call.status or "none") for call in history.calls).items())),
         pauses_s=[round(_pause(history, mark, end), 2) for mark, end in pairwise([*marks, time.time()])],
         longest_answer_s=round(max(call.ended - call.started - call.wait_s for call in history.calls), 2),
+        lost=_lost(history),
         broken=dict(sorted(Counter(violation.rule for violation in violations).items())),
         violations=violations,
     )
+
+
+def _lost(history: History) -> int:
+    told = {doc["uuid"] for call in history.calls if call.status in (200, 202) and (doc := call.document) is not None}
+    unknown = {call.request["uuid"] for call in history.calls if call.client == FINAL and call.status == 404}
+    return len(told & unknown)
 
 
 def _pause(history: History, start: float, end: float) -> float:

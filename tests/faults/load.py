@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -95,12 +96,15 @@ class Client:
                 return
             await self._pause()
 
-    async def change(self, request: dict[str, Any]) -> None:
-        """Completes a task as a third party, until it is told that it has ended."""
+    async def change(self, request: dict[str, Any], patience_s: float = float("inf")) -> None:
+        """Completes a task as a third party, until it is told that it has ended; a task that is lost never does."""
+        began = time.monotonic()
         while True:
             call = await self._caller.change(self.any_instance(), request)
             # Unknown: its create is still on its way.
             if call.status != 404 and not _may_pass(call):
+                return
+            if time.monotonic() - began > patience_s:
                 return
             await self._pause()
 

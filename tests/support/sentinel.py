@@ -16,7 +16,7 @@ from broker.store.embedded import ADDRESS, EmbeddedServer, find_binary, free_por
 
 SERVICE: Final = "broker-master"
 FAILOVER_TIMEOUT_MS: Final = 4_000
-READY_DEADLINE_S: Final = 90.0
+READY_DEADLINE_S: Final = 60.0
 POLL_S: Final = 0.02
 
 
@@ -182,7 +182,7 @@ class Replication:
         replicas = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
         good = [one for one in replicas if one["flags"] == "slave"]
         others = [_pairs(row) for row in sentinel.ask("SENTINEL", "SENTINELS", SERVICE) or []]
-        return len(good) == len(self.servers) - 1 and all(other["flags"] == "sentinel" for other in others)
+        return len(good) == len(self.servers) - 1 and all(_is_there(other) for other in others)
 
     def described(self) -> str:
         """What servers and sentinels say, for whoever wonders why they do not come to agree."""
@@ -191,7 +191,9 @@ class Replication:
             state = _pairs(sentinel.ask("SENTINEL", "MASTER", SERVICE))
             rows = [_pairs(row) for row in sentinel.ask("SENTINEL", "REPLICAS", SERVICE) or []]
             replicas = [(row["name"], row["flags"], row["master-link-status"]) for row in rows]
-            lines.append(f"sentinel: master {state.get('port')} {state.get('flags')}, replicas {replicas}")
+            others = [_pairs(row)["flags"] for row in sentinel.ask("SENTINEL", "SENTINELS", SERVICE) or []]
+            seen = f"master {state.get('port')} {state.get('flags')}, replicas {replicas}, sentinels {others}"
+            lines.append(f"sentinel {sentinel.port}: {seen}")
         return "\n".join(lines)
 
     def until_whole(self) -> None:
@@ -244,6 +246,11 @@ def until(condition: Any, what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"Not in time: {what}.")
         time.sleep(POLL_S)
+
+
+def _is_there(sentinel: dict[str, str]) -> bool:
+    # One that once agreed that the master was down keeps that flag.
+    return not {"s_down", "disconnected"} & set(sentinel["flags"].split(","))
 
 
 def _pairs(flat: Sequence[str] | None) -> dict[str, str]:

@@ -27,7 +27,7 @@ class FakeHub:
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
         return Waiter(
-            Channel(self, queue, uuid, 0.0),  # type: ignore[arg-type]
+            Channel(self, b"c", queue, uuid, 0.0),  # type: ignore[arg-type]
             DeferredResult(timeout, self.deadlines),
             seal,
         )

@@ -91,14 +91,9 @@ class HttpRequest:
     def query_pairs(self) -> list[tuple[str, str]]:
         """All query parameters in order. Raises InvalidRequestError."""
         query = self.scope["query_string"]
-        if (
-            query.isascii()
-            and not any(mark in query for mark in (b"%", b"+"))
-            and query.count(b"&") < MOST_QUERY_FIELDS
-        ):
-            # Nothing is encoded, as in most: five times as quick as the general way.
-            pairs = [part.partition("=") for part in query.decode("ascii").split("&") if part]
-            return [(name, value) for name, _, value in pairs]
+        if _is_plain(query):
+            parts = [part.partition("=") for part in query.decode("ascii").split("&") if part]
+            return [(name, value) for name, _, value in parts]
         try:
             return parse_qsl(
                 self.scope["query_string"].decode("ascii"),

@@ -39,7 +39,7 @@ class ApiMeasures:
     def told(self, operation: str, queue: str, state: TaskState) -> None:
         """An answer told the state of a task; ends are counted."""
         if state.is_terminal:
-            self.outcomes[operation, self._queues.label(queue), state.value] += 1
+            self.outcomes[operation, self._queues.label(queue), state] += 1
 
 
 def _answers() -> Histogram:
