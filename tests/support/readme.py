@@ -1,4 +1,4 @@
-"""The README and OPERATING.md, which goes on with it, as tests read them: headings, blocks and tables, in both languages.
+"""The README, and OPERATING.md behind it, as tests read them: headings, blocks and tables, in both languages.
 
 The word after a block's language says what the block is; without one, `sh` is run to its end and `json` or `text` is
 what the last command has printed. `…` stands for anything.
