@@ -38,15 +38,18 @@ def test_a_map_of_tasks(a: Caller, b: Caller, channels: Channels, uuid: str, que
 
 
 def test_a_result_service(a: Caller, b: Caller, channels: Channels, uuid: str, queue: str) -> None:
-    """Timeout, then a guard against a second waiter, then failure; success is told above."""
-    assert a.create(uuid=uuid, queue=queue, wait=0.02, exclusive=True).status_code == 202
+    """A guard against a second waiter, failure, and timeout with a late result; success is told above."""
     held = b.create_later(uuid=uuid, queue=queue, exclusive=True)
     channels.wait_for_listeners(f"{queue}-response-{uuid}")
-
     assert code_of(a.create(uuid=uuid, queue=queue, wait=5, exclusive=True)) == (409, "waiter-exists")
 
     a.change(uuid, state="failed", error='{"code": "declined"}')
     assert (held.result().status_code, held.result().json()["error"]) == (200, {"code": "declined"})
+
+    late = f"{uuid}-late"
+    assert a.create(uuid=late, queue=queue, wait=0.02).status_code == 202
+    a.change(late, result="1")
+    assert b.create(uuid=late, queue=queue, wait=5).json()["result"] == 1
 
 
 async def test_work_that_a_server_runs(deployment: Deployment, worker: WorkerProcess, a: Caller, uuid: str) -> None:
