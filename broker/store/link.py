@@ -38,9 +38,10 @@ CONNECT_DEADLINE_S: Final = 3.0
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MOST_S: Final = 2.0
 WATCH_EVERY_S: Final = 0.25
-BATCH: Final = 8
+BATCH: Final = 32
 """Commands that leave at once instead of waiting for the end of the tick. Without it 64 callers move in step: the
-server idles while this process reads all their requests, and the other way round (measured: 1.5 times the rate)."""
+server idles while this process reads all their requests, and the other way round. Fewer cost more, since what leaves
+together shares script calls and turns of the processor: 8 took 17 % more CPU a task, 64 a fifth of the rate."""
 MEASURED_ONE_IN: Final = 16
 """Replies of which one is timed: enough for a histogram, next to nothing for the others."""
 MOST_OUTSTANDING: Final = 65_536

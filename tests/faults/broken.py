@@ -20,12 +20,12 @@ GAP_S: Final = 1.0
 
 def announce_before_storing() -> None:
     """The outcome of a first attempt is published, and then lost before it is stored."""
-    stored = "settle(uuid, record, now, ARGV[2]"
+    stored = "settle(uuid, record, now, state"
     announced = """
-if lease ~= '' and tonumber(record.attempt) == 1 then
-  record.state, record.finished = ARGV[2], now
+if lease ~= '' and record.attempt == 1 then
+  record.state, record.finished = state, now
   announce_outcome(uuid, record, value_members(result ~= '' and result, error_text ~= '' and error_text))
-  return redis.error_reply('ERR the outcome was lost on its way into the store')
+  error('the outcome was lost on its way into the store')
 end
 """
     _patch_script("finish_tasks.lua", stored, announced + stored)

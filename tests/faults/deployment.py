@@ -44,7 +44,15 @@ PERMANENT_KEYS: Final = frozenset(
     {naming.sequence_key(), naming.retained_bytes_key(), naming.sweep_turn_key(), naming.queues_key()}
 )
 # What is known of queues goes after an hour of rest, and who was there within twenty seconds of being killed.
-LASTING_PREFIXES: Final = (naming.queue_prefix(), naming.workers_prefix(), naming.waiters_prefix())
+LASTING_PREFIXES: Final = (
+    naming.queue_prefix(),
+    naming.workers_prefix(),
+    naming.waiters_prefix(),
+    # Workers renew these all the time.
+    naming.duty_prefix(),
+    naming.turn_prefix(),
+    naming.wake_prefix(),
+)
 
 _DEFECT: Final = re.compile(r"^Traceback.*|(?:ERROR|CRITICAL) asyncio: .*|.* failed\.$", re.MULTILINE)
 

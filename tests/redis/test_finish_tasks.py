@@ -74,7 +74,8 @@ async def test_every_value_counts_as_kept(store: Store) -> None:
     claimed = await store.created_and_claimed(payload=b'"' + b"x" * 998 + b'"')
     await store.transitions.extend("t", claimed.lease, LONG_MS, b'"' + b"x" * 1_998 + b'"')
     await store.transitions.finish("t", succeeded(b'"' + b"x" * 2_998 + b'"'), lease=claimed.lease)
-    assert 7_000 <= store.retained_bytes() <= 7_100
+    # The progress is kept twice: as the task's last, and as an event.
+    assert 9_000 <= store.retained_bytes() <= 9_100
 
 
 async def test_the_error_of_an_earlier_attempt_counts_as_kept(store: Store) -> None:

@@ -23,6 +23,7 @@ class Proxy:
         self.received: list[bytes] = []
         self.is_frozen = False
         self.keeps_replies = False
+        self._keeps_behind = b""
         self.delay_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -69,9 +70,16 @@ class Proxy:
         """Nothing passes any more, in no direction, and nobody is told."""
         self.is_frozen = True
 
-    def keep_replies(self) -> None:
-        """Commands pass, their replies do not."""
-        self.keeps_replies = True
+    def keep_replies(self, *, behind: bytes = b"") -> None:
+        """Commands pass, their replies do not; from the first command on that holds `behind`."""
+        self._keeps_behind = behind
+        self.keeps_replies = not behind
+
+    def hear(self, data: bytes) -> None:
+        """A client says something."""
+        self.received.append(data)
+        if self._keeps_behind and self._keeps_behind in data:
+            self.keep_replies()
 
     def slow_down(self, delay_s: float) -> None:
         """Each reply takes so much longer from now on."""
@@ -131,7 +139,7 @@ class _Client(asyncio.Protocol):
         self._server.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._proxy.received.append(data)
+        self._proxy.hear(data)
         self._to_server.append(data)
         self.flush()
 
