@@ -320,7 +320,7 @@ class TaskMachine(RuleBasedStateMachine):
     @rule(worker=workers, lease_ms=leases, asked=st.lists(wishes, min_size=1, max_size=3))
     def claim(self, worker: str, lease_ms: int, asked: list[ClaimWish]) -> None:
         """Leases are given at random: the model learns them here."""
-        found = self._run(self._store.transitions.claim(worker, lease_ms, asked))
+        found = self._run(self._store.transitions.claim(worker, lease_ms, asked)).tasks
         assert [_without_secret(one) for one in found] == self._model.claim(worker, lease_ms, asked)
         self._seen[f"claim: {min(len(found), 2)}"] += 1
         for one in found:
