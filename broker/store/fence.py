@@ -30,7 +30,7 @@ log = logging.getLogger("broker.store")
 
 CONFIRM_DEADLINE_S: Final = 4.0
 """How long a command may take with its confirmation before a caller is told that replicas don't confirm."""
-LEAST_S: Final = 0.75
+LEAST_S: Final = 0.5
 """How long replicas have at least, though the reply itself came late."""
 WAIT_MS: Final = 500
 """How long one WAIT takes at most: shorter than a link lets a server owe a reply."""

@@ -31,6 +31,7 @@ def main() -> int:
         lease_s=flags.lease_s,
         kinds=flags.kinds,
         stories=flags.stories,
+        wait_replicas=flags.wait_replicas,
     )
     report, history = asyncio.run(run(options, flags.folder))
     if flags.history is not None:
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=3, help="worker processes")
     parser.add_argument("--clients", type=int, default=32, help="clients at a time")
     parser.add_argument("--lease-s", type=float, default=2.0, help="the workers' lease")
+    parser.add_argument("--wait-replicas", type=int, default=0, help="replicas, all of which have to confirm")
     parser.add_argument("--kinds", nargs="*", choices=[kind.name for kind in KINDS], help="only these faults")
     parser.add_argument("--stories", nargs="*", choices=list(STORIES), help="only this load")
     parser.add_argument("--folder", type=Path, help="keeps data and logs; must not exist")

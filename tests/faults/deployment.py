@@ -32,7 +32,7 @@ from tests.support.api import ServiceProcess
 COMMAND: Final = (sys.executable, "-m", "broker_services.cli.main")
 HANDLERS: Final = "tests.faults.handlers:worker"
 CONNECTIONS_EACH: Final = 2
-"""Of an instance: commands and hub; of a worker: commands and bell."""
+"""Of an instance: commands and hub; of a worker: commands and bell. One more for fences, where there are any."""
 POLL_S: Final = 0.05
 START_DEADLINE_S: Final = 60.0
 LEFTOVER_DEADLINE_S: Final = 15.0
@@ -69,6 +69,7 @@ class Member:
         self.port = port
         self._proxy = proxy
         self.is_in_hand = False
+        self.connections = CONNECTIONS_EACH
         self.pids: list[int] = []
 
     @property
@@ -96,7 +97,7 @@ class Member:
     async def _serves(self) -> bool:
         if self.port is not None:
             return await get_status(self.port, "/healthz") == 200
-        return self.proxy.connections >= CONNECTIONS_EACH
+        return self.proxy.connections >= self.connections
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""
@@ -225,7 +226,7 @@ class Deployment:
 
     async def _connections(self, store: redis.Redis) -> list[str]:
         names = [client["name"] for client in await store.client_list() if client["name"].startswith("broker-")]
-        expected = CONNECTIONS_EACH * len(self.members)
+        expected = sum(member.connections for member in self.members.values())
         return [] if len(names) == expected else [f"{len(names)} connections, not {expected}: {sorted(names)}"]
 
     async def _open_descriptors(self) -> list[str]:
@@ -239,7 +240,7 @@ class Deployment:
 
 @asynccontextmanager
 async def deployment(
-    folder: Path, *, apis: int, workers: int, lease_s: float, command: Sequence[str] = COMMAND
+    folder: Path, *, apis: int, workers: int, lease_s: float, command: Sequence[str] = COMMAND, wait_replicas: int = 0
 ) -> AsyncIterator[Deployment]:
     """A deployment that runs; it ends with the block.
 
@@ -249,19 +250,25 @@ async def deployment(
         workers: Worker processes.
         lease_s: Of the workers.
         command: What `broker` is.
+        wait_replicas: As many replicas are there, and all of them have to confirm.
     """
-    options = {"appendfsync": "always"}
+    options = {"appendfsync": "always", "repl-diskless-sync-delay": "0"}
     server = EmbeddedServer(folder / "data", options=options)
     history = History(lease_s=lease_s)
-    settings = {"lease_s": f"{lease_s:g}", "drain_s": f"{DRAIN_S:g}"}
+    settings = {"lease_s": f"{lease_s:g}", "drain_s": f"{DRAIN_S:g}", "wait_replicas": str(wait_replicas)}
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(server.start)
         stack.push_async_callback(asyncio.to_thread, server.stop)
+        for number in range(wait_replicas):
+            follows = {"replicaof": f"{ADDRESS} {server.port}"}
+            stack.enter_context(EmbeddedServer(folder / f"replica{number}", options=follows))
         members = []
         for number in range(apis + workers):
             name = f"api{number + 1}" if number < apis else f"worker{number - apis + 1}"
             proxy = await stack.enter_async_context(FaultyProxy(server.port))
-            members.append(_member(name, proxy, folder, settings, command))
+            member = _member(name, proxy, folder, settings, command)
+            member.connections += wait_replicas > 0
+            members.append(member)
         running = Deployment(server, members, history)
         stack.push_async_callback(_stop_all, members)
         await running.start()

@@ -43,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stories: list[str] | None = None
     plan: list[Fault] | None = None
     command: tuple[str, ...] = COMMAND
+    wait_replicas: int = 0
 
     def faults(self) -> list[Fault]:
         """By time."""
@@ -81,7 +82,12 @@ async def run(options: Options, folder: Path | None = None) -> tuple[Report, His
     executions = folder / "executions"
     executions.mkdir(parents=True)
     async with deployment(
-        folder, apis=options.apis, workers=options.workers, lease_s=options.lease_s, command=options.command
+        folder,
+        apis=options.apis,
+        workers=options.workers,
+        lease_s=options.lease_s,
+        command=options.command,
+        wait_replicas=options.wait_replicas,
     ) as running:
         await _disturb_and_load(running, options, executions)
         await ask_for_all(running)

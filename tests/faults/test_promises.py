@@ -15,9 +15,9 @@ from tests.faults.caller import Caller
 from tests.faults.checker import check
 from tests.faults.deployment import Deployment, deployment
 from tests.faults.drain import allow_descriptors, drain_under
+from tests.faults.growth import WAVE, grow
 from tests.faults.load import Client
 from tests.faults.proxy import Drop
-from tests.faults.streams import open_and_close
 
 TASKS: Final = 1_000
 HELD: Final = 200
@@ -95,7 +95,8 @@ async def test_the_end_of_an_instance_under_many_held_calls(tmp_path: Path) -> N
     assert drained.exit_s < 10
 
 
-async def test_streams_leave_nothing_behind(tmp_path: Path) -> None:
-    """Ten thousand a round by hand: `python -m tests.faults.streams`."""
-    left = await open_and_close(500, 1, tmp_path)
-    assert left.still_there == {}
+def test_tasks_watches_and_streams_leave_nothing_behind(tmp_path: Path) -> None:
+    """A hundred thousand a round by hand: `python -m tests.faults.growth`."""
+    if not allow_descriptors(8 * WAVE):
+        pytest.skip("the limit of open files is too low")
+    grow({"tasks": WAVE, "watches": WAVE, "streams": 100}, 1, tmp_path)

@@ -57,7 +57,7 @@ class Background:
 
     def __init__(self, block: Block, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
         self.block = block
-        self._file = folder / f"printed-{block.line}"
+        self._file = folder / f"printed-{block.file}-{block.line}"
         with self._file.open("wb") as output:
             self.process = ChildProcess(command, environment=environment, folder=folder, output=output)
 
@@ -229,7 +229,7 @@ def test_everything_does_what_it_says(readme: Readme, reader: Reader) -> None:
         try:
             reader.follow(block)
         except (AssertionError, subprocess.TimeoutExpired) as error:
-            raise AssertionError(f"README.md, line {block.line}: {error}") from error
+            raise AssertionError(f"{block.file}, line {block.line}: {error}") from error
     reader.finish()
 
 

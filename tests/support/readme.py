@@ -1,4 +1,4 @@
-"""The README as tests read it: headings, code blocks and tables, in both languages.
+"""The README, and OPERATING.md behind it, as tests read them: headings, blocks and tables, in both languages.
 
 The word after a block's language says what the block is; without one, `sh` is run to its end and `json` or `text` is
 what the last command has printed. `…` stands for anything.
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
-README: Final = ROOT / "README.md"
-LANGUAGES: Final = (README, ROOT / "README.zh-CN.md")
+README: Final = (ROOT / "README.md", ROOT / "OPERATING.md")
+LANGUAGES: Final = (README, (ROOT / "README.zh-CN.md", ROOT / "OPERATING.zh-CN.md"))
 
 ANYTHING: Final = "…"
 FILES: Final = ("python", "shell")
@@ -30,7 +30,7 @@ FILES: Final = ("python", "shell")
 _block = re.compile(r"^```(?P<language>\w*) ?(?P<note>\S*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _heading = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 _row = re.compile(r"^\| (.*) \|$", re.MULTILINE)
-_link = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+_link = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
 _code = re.compile(r"`([^`]+)`")
 
 
@@ -38,6 +38,7 @@ _code = re.compile(r"`([^`]+)`")
 class Block:
     """A fenced block, where it stands, and what its opening line says."""
 
+    file: str
     line: int
     language: str
     note: str
@@ -50,19 +51,21 @@ class Block:
 
 
 class Readme:
-    """One language's file.
+    """One language's files, read one after the other.
 
     Args:
-        path: The file.
+        paths: The files.
     """
 
-    def __init__(self, path: Path) -> None:
-        text = path.read_text()
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        texts = {path.name: path.read_text() for path in paths}
         self.blocks = [
-            Block(text.count("\n", 0, found.start()) + 1, found["language"], found["note"], found["text"])
+            Block(name, text.count("\n", 0, found.start()) + 1, found["language"], found["note"], found["text"])
+            for name, text in texts.items()
             for found in _block.finditer(text)
         ]
-        self.prose = _block.sub("", text)
+        self._proses = {name: _block.sub("", text) for name, text in texts.items()}
+        self.prose = "\n".join(self._proses.values())
 
     def of_kind(self, kind: str) -> list[Block]:
         """The blocks of a kind."""
@@ -74,9 +77,18 @@ class Readme:
         return [len(found[1]) for found in _heading.finditer(self.prose)]
 
     @property
-    def links(self) -> list[str]:
-        """The files it links to."""
-        return _link.findall(self.prose)
+    def links(self) -> list[tuple[str, str]]:
+        """What it links to: a file, and a heading as links name it, or none."""
+        return [
+            (found[1] or name, found[2] or "")
+            for name, prose in self._proses.items()
+            for found in _link.finditer(prose)
+        ]
+
+    def headings_of(self, name: str) -> set[str]:
+        """The headings of one of its files, as links name them."""
+        texts = (found[2].lower() for found in _heading.finditer(self._proses[name]))
+        return {re.sub(r"[^\w -]", "", text).replace(" ", "-") for text in texts}
 
     @property
     def quoted(self) -> list[str]:

@@ -24,13 +24,15 @@ SERVICES = ROOT / "services" / "broker_services"
 CREATEBRANCH = SERVICES / "worker"
 # Files in the folder of a reader who follows the README.
 READERS_FILES = ("ask.py", "create.py", "many.py", "jobs.py", "shop.py", "test_shop.py", "app.git")
+SYSTEMS = 7
+"""That the project takes the place of."""
 
 
-@pytest.fixture(params=LANGUAGES, ids=lambda path: path.name)
+@pytest.fixture(params=LANGUAGES, ids=lambda paths: paths[0].name)
 def readme(request: pytest.FixtureRequest) -> Readme:
     """Each of them."""
-    path: Path = request.param
-    return Readme(path)
+    paths: tuple[Path, ...] = request.param
+    return Readme(paths)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,14 @@ def test_tables_have_the_same_rows(readme: Readme, english: Readme) -> None:
 
 def test_what_it_links_to_exists(readme: Readme) -> None:
     assert readme.links
-    for link in readme.links:
-        assert (ROOT / link).is_file(), link
+    for file, heading in readme.links:
+        assert (ROOT / file).is_file(), file
+        assert not heading or heading in readme.headings_of(file), heading
+
+
+def test_each_system_has_a_row_with_an_example(readme: Readme) -> None:
+    rows = [row for row in readme.rows(".+") if row[-1].startswith("[")]
+    assert len(rows) == SYSTEMS
 
 
 def test_files_it_names_exist(readme: Readme) -> None:

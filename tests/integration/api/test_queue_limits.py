@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -90,4 +91,4 @@ def test_a_worker_works_within_the_limits(a: Caller, worker: WorkerProcess, uuid
 
     # One after the other, and not one a second.
     times = sorted((item["task"]["started_at"], item["task"]["finished_at"]) for item in ended)
-    assert all(finished <= started for (_, finished), (started, _) in zip(times, times[1:], strict=False))
+    assert all(finished <= started for (_, finished), (started, _) in pairwise(times))
