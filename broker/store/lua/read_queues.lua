@@ -34,7 +34,7 @@ local function numbers(queue)
   local limits = redis.call('HGET', LIMITS, queue)
   local workers, waiters = sum_present(WORKERS .. queue, now), sum_present(WAITERS .. queue, now)
   return { queue, claimable, tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
-    claimable > 0 and age_of_oldest(queue) or false, workers, waiters, limits and cmsgpack.unpack(limits)[1] }
+    claimable > 0 and age_of_oldest(queue) or false, workers, waiters, limits and string.match(limits, '{.*') }
 end
 
 local answer = {}

@@ -13,8 +13,7 @@ if ARGV[2] == '' then
 elseif redis.call('HEXISTS', KEYS[1], queue) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then
   return { FULL }
 else
-  redis.call('HSET', KEYS[1], queue,
-    cmsgpack.pack({ ARGV[2], tonumber(ARGV[3]) or false, tonumber(ARGV[4]) or false, tonumber(ARGV[5]) or false }))
+  redis.call('HSET', KEYS[1], queue, ARGV[3] .. ':' .. ARGV[4] .. ':' .. ARGV[5] .. ':' .. ARGV[2])
   note_queue(queue, redis.call('HGET', QUEUE .. queue, 'seen'), now_ms())
 end
 ring_first(queue)

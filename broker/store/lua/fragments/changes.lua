@@ -39,7 +39,10 @@ local function leave_lease(uuid, record)
   count(record.queue, 'running', -1)
   if record.limited then
     freed = freed or {}
-    freed[record.queue] = true
+    if not freed[record.queue] then
+      freed[record.queue] = true
+      freed[#freed + 1] = record.queue
+    end
     record.limited = nil
   end
 end
@@ -71,8 +74,8 @@ local function write_changes()
   if kept_bytes ~= 0 then redis.call('INCRBY', RETAINED_BYTES, kept_bytes) end
   scores, numbers, kept_bytes = {}, {}, 0
   if freed then
-    for queue in pairs(freed) do
-      ring_first(queue)
+    for i = 1, #freed do
+      ring_first(freed[i])
     end
     freed = nil
   end

@@ -1,9 +1,9 @@
 -- @include integer
 -- A queue's limits: most tasks that run, and most that are started within a window of time. They are a field of one hash
--- for all queues: MessagePack of {as JSON, most running or false, most in a window or false, window ms}.
+-- for all queues: `most running:most in a window:window ms:as JSON`, empty where there is no such limit.
 local function parse_limits(text)
-  local found = cmsgpack.unpack(text)
-  return { running = found[2], starts = found[3], window = found[4] }
+  local running, starts, window = string.match(text, '^(%d*):(%d*):(%d*):')
+  return { running = tonumber(running), starts = tonumber(starts), window = tonumber(window) }
 end
 
 -- What was started lately is a sorted set by time, an entry for each claim: `total so far:of these in this claim`. So
