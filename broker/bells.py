@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker import naming
+from broker.alarm import Alarm
 from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.requests import Claim
@@ -11,7 +12,7 @@ from broker.requests import Claim
 class Bell:
     """A queue that claims wait for here: who they are, and which of them the next ring wakes."""
 
-    __slots__ = ("claims", "idle", "idle_since", "is_heard", "may_hold_more", "name", "queue")
+    __slots__ = ("alarm", "claims", "idle", "idle_since", "is_heard", "may_hold_more", "name", "queue")
 
     def __init__(self, queue: str, now: float) -> None:
         self.queue = queue
@@ -22,6 +23,7 @@ class Bell:
         self.may_hold_more = False
         self.is_heard = False
         self.idle_since = now
+        self.alarm = Alarm(self.ring)
 
     def take(self, _message: bytes) -> None:
         """A request was published; what it says is only that it is time to ask."""

@@ -37,10 +37,12 @@ from broker.requests import (
     CreateRequest,
     EventsRequest,
     HeartbeatRequest,
+    LimitsRequest,
     ListRequest,
     NamespaceRequest,
     NewTask,
     QuerySeveralRequest,
+    QueueRequest,
     ReleaseRequest,
     RetryRequest,
     Until,
@@ -451,6 +453,27 @@ class Broker:
         """What each known queue holds, and who is there for it."""
         return await self.queries.read_queues()
 
+    async def limit(
+        self, queue: str, *, max_running: int | None = None, max_rate_per_s: float | None = None
+    ) -> QueueNumbers:
+        """Sets all limits of a queue, for all its workers together; what is not given is not limited any more.
+
+        Args:
+            queue: Used already or not.
+            max_running: Tasks that workers have at a time; 0 pauses the queue. What runs already goes on.
+            max_rate_per_s: Tasks that are started in any second, at least 0.0001; below 1, one in so many seconds.
+
+        Returns:
+            What the queue holds, with its limits.
+
+        Raises:
+            InvalidRequestError: An argument is not acceptable, or a thousand other queues have limits.
+            StoreUnavailableError
+        """
+        name = convert({"queue": queue}, QueueRequest).queue
+        asked = convert({"max_running": max_running, "max_rate_per_s": max_rate_per_s}, LimitsRequest)
+        return await self.set_limits(name, asked)
+
     async def publish(self, namespace: str, value: Any) -> str:
         """Publishes a value, which is kept until the next one, and answers whoever watches; returns its version.
 
@@ -526,6 +549,11 @@ class Broker:
         return task.state is TaskState.CANCELLED
 
     # For services: values are bytes as received
+
+    async def set_limits(self, queue: str, request: LimitsRequest) -> QueueNumbers:
+        """As `limit`, from a request."""
+        await self.transitions.set_limits(queue, request)
+        return await self.queries.read_queue(queue)
 
     async def finish(self, request: ChangeRequest) -> Changed:
         """Ends a task; the answer carries the task JSON. Raises as `change` does."""

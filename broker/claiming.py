@@ -110,6 +110,8 @@ class Claiming:
     async def close(self) -> None:
         """Gives back what nobody was told of, and ends what runs beside the claims."""
         self.end_all()
+        for bell in self._bells.values():
+            bell.alarm.cancel()
         await self._background.cancel()
         if self._unheard:
             await asyncio.wait(self._unheard, timeout=FAREWELL_S)
@@ -175,7 +177,10 @@ class Claiming:
     async def _take(self, wish: Claim) -> list[Claimed]:
         wishes = [ClaimWish(queue, wish.most) for queue in wish.queues]
         lease_ms = milliseconds(self._lease_s)
-        return await self._transitions.claim(self._name, lease_ms, wishes, most=wish.most, wants_documents=True)
+        claims = await self._transitions.claim(self._name, lease_ms, wishes, most=wish.most, wants_documents=True)
+        for queue, ms in claims.again_ms.items():
+            self._ring_later(queue, ms)
+        return claims.tasks
 
     def _give_back_later(self, asking: asyncio.Future[list[Claimed]]) -> None:
         self._unheard.add(asking)
@@ -249,6 +254,12 @@ class Claiming:
             bell.is_heard = False
         await self._listen()
 
+    def _ring_later(self, queue: str, ms: int) -> None:
+        """A rate held tasks back: whoever waits for them asks when it lets the next one start."""
+        bell = self._bells.get(queue)
+        if bell is not None:
+            bell.alarm.set(ms / 1_000)
+
     def _is_known(self, bell: Bell) -> bool:
         return self._bells.get(bell.queue) is bell
 
@@ -272,6 +283,7 @@ class Claiming:
                     bell.ring()
                 elif bell.idle_since < left_before:
                     del self._bells[bell.queue]
+                    bell.alarm.cancel()
                     self._subscriptions.leave_pattern(bell)
             await self._listen()
 

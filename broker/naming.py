@@ -155,6 +155,21 @@ def queues_key() -> str:
     return KEY_PREFIX + "queues"
 
 
+def limits_key() -> str:
+    """Hash: the limits of those queues that have any."""
+    return KEY_PREFIX + "limits"
+
+
+def starts_prefix() -> str:
+    """What a queue is appended to for what was started lately."""
+    return KEY_PREFIX + "starts:"
+
+
+def starts_key(queue: str) -> str:
+    """Sorted set: how many tasks of a queue with a rate were started when, within the time that counts."""
+    return starts_prefix() + queue
+
+
 def workers_prefix() -> str:
     """What a queue is appended to for the workers that serve it."""
     return KEY_PREFIX + "workers:"

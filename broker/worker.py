@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from broker.alarm import Alarm
 from broker.background import Background
 from broker.bell_duty import BellDuty
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
@@ -34,7 +35,7 @@ from broker.settings import Settings
 from broker.store.link import Link
 from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Claimed, ClaimWish
+from broker.store.transitions import Claimed, Claims, ClaimWish
 
 log = logging.getLogger("broker.worker")
 
@@ -187,6 +188,7 @@ class _WorkerProcess:
         self._measures = measures
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
+        self._alarms = {queue: Alarm(partial(self._ring, queue)) for queue in self._lanes}
         self._lease_ms = milliseconds(settings.lease_s)
         topology = Topology.from_url(settings.redis_url)
         self._store = Session(
@@ -274,6 +276,8 @@ class _WorkerProcess:
         self._wake.set()
         if self._claiming is not None:
             await asyncio.wait({self._claiming})
+        for alarm in self._alarms.values():
+            alarm.cancel()
         if self._listening is not None:
             listening, self._listening = self._listening, None
             listening.cancel()
@@ -318,14 +322,14 @@ class _WorkerProcess:
             # Set again by a ring during the claim, which may have come too late for it.
             lane.may_hold_more = lane.is_unrung = False
         try:
-            claimed = await self._transitions.claim(self._name, self._lease_ms, wishes)
+            claims = await self._transitions.claim(self._name, self._lease_ms, wishes)
         except (StoreUnavailableError, StoreError) as error:
             log.warning("No claim: %s", error)
             await asyncio.sleep(RETRY_CLAIM_S)
             return
-        self._count(claimed, unrung)
-        self._start_all(claimed)
-        self._ask_on(wishes, claimed)
+        self._count(claims.tasks, unrung)
+        self._start_all(claims.tasks)
+        self._ask_on(wishes, claims)
 
     def _count(self, claimed: list[Claimed], unrung: list[_Lane]) -> None:
         self._measures.claims += 1
@@ -341,11 +345,13 @@ class _WorkerProcess:
             lane.free -= 1
             self._executor.start(task, lane.handler, lane.threads, lambda lane=lane: self._free(lane))  # type: ignore[misc]
 
-    def _ask_on(self, wishes: list[ClaimWish], claimed: list[Claimed]) -> None:
-        """A queue that gave all that was asked of it may hold more."""
+    def _ask_on(self, wishes: list[ClaimWish], claims: Claims) -> None:
+        """A queue that gave all that was asked of it may hold more; one that its rate held back does, for later."""
         for wish in wishes:
-            if sum(task.queue == wish.queue for task in claimed) == wish.most:
+            if sum(task.queue == wish.queue for task in claims.tasks) == wish.most:
                 self._ring(wish.queue)
+        for queue, ms in claims.again_ms.items():
+            self._alarms[queue].set(ms / 1_000)
 
     def _free(self, lane: _Lane) -> None:
         lane.free += 1

@@ -22,7 +22,7 @@ from broker.requests.fields import (
     milliseconds,
     received,
 )
-from broker.requests.queues import QueuesRequest
+from broker.requests.queues import LimitsRequest, QueueRequest, QueuesRequest
 from broker.requests.tasks import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_MOST_PENDING,
@@ -84,6 +84,7 @@ __all__ = [
     "ErrorRequest",
     "EventsRequest",
     "HeartbeatRequest",
+    "LimitsRequest",
     "ListRequest",
     "Namespace",
     "NamespaceRequest",
@@ -92,6 +93,7 @@ __all__ = [
     "QueryRequest",
     "QuerySeveralRequest",
     "Queue",
+    "QueueRequest",
     "QueuesRequest",
     "Release",
     "ReleaseRequest",

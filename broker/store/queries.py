@@ -51,6 +51,13 @@ class Page(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
+class QueueLimits(msgspec.Struct, frozen=True):
+    """What is limited of a queue; None where it is not."""
+
+    max_running: int | None = None
+    max_rate_per_s: float | None = None
+
+
 class QueueNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue holds and who is there for it.
 
@@ -66,6 +73,7 @@ class QueueNumbers(msgspec.Struct, frozen=True, kw_only=True):
     oldest_pending_age: float | None
     workers: int
     waiters: int
+    limits: QueueLimits | None = None
 
 
 class Fileless(msgspec.Struct, frozen=True):
@@ -73,6 +81,9 @@ class Fileless(msgspec.Struct, frozen=True):
 
     without_record: list[str]
     dropped: list[str]
+
+
+_limits_decoder = msgspec.json.Decoder(QueueLimits)
 
 
 class Queries:
@@ -165,9 +176,17 @@ class Queries:
         numbers: list[QueueNumbers] = []
         for start in range(0, len(names), QUEUES_PER_SCRIPT):
             batch = names[start : start + QUEUES_PER_SCRIPT]
-            reply = await self._link.send(scripts.READ_QUEUES.command(naming.queues_key(), *batch, repeatable=True))
-            numbers += [_read_numbers(row) for row in reply]
+            numbers += await self._read_queues(batch)
         return numbers
+
+    async def read_queue(self, queue: str) -> QueueNumbers:
+        """The numbers of one queue, known or not."""
+        (numbers,) = await self._read_queues([queue])
+        return numbers
+
+    async def _read_queues(self, names: Sequence[str]) -> list[QueueNumbers]:
+        reply = await self._link.send(scripts.READ_QUEUES.command(naming.queues_key(), *names, repeatable=True))
+        return [_read_numbers(row) for row in reply]
 
     async def may_hear(self, patterns: Sequence[str]) -> list[bool]:
         """Whether the server lets this user PSUBSCRIBE to each of these."""
@@ -206,4 +225,5 @@ def _read_numbers(row: list[Any]) -> QueueNumbers:
         oldest_pending_age=None if row[5] is None else row[5] / 1_000,
         workers=row[6],
         waiters=row[7],
+        limits=None if row[8] is None else _limits_decoder.decode(row[8]),
     )

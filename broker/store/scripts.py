@@ -27,6 +27,8 @@ _NAMES: Final[Mapping[str, str]] = {
     "PENDING": naming.pending_prefix(),
     "QUEUE": naming.queue_prefix(),
     "QUEUES": naming.queues_key(),
+    "LIMITS": naming.limits_key(),
+    "STARTS": naming.starts_prefix(),
     "WORKERS": naming.workers_prefix(),
     "WAITERS": naming.waiters_prefix(),
     "DUTY": naming.duty_prefix(),
@@ -135,6 +137,7 @@ FIND_EVENTS: Final = Script("find_events")
 MAY_HEAR: Final = Script("may_hear")
 LIST_TASKS: Final = Script("list_tasks")
 READ_QUEUES: Final = Script("read_queues")
+SET_LIMITS: Final = Script("set_limits")
 REPORT_PRESENCE: Final = Script("report_presence")
 TAKE_DUTIES: Final = Script("take_duties")
 LEAVE_DUTIES: Final = Script("leave_duties")
@@ -169,6 +172,7 @@ ALL: Final = (
     MAY_HEAR,
     LIST_TASKS,
     READ_QUEUES,
+    SET_LIMITS,
     REPORT_PRESENCE,
     TAKE_DUTIES,
     LEAVE_DUTIES,

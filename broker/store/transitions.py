@@ -13,6 +13,7 @@ from broker import naming
 from broker.errors import (
     BrokerError,
     IdempotencyMismatchError,
+    InvalidRequestError,
     LeaseLostError,
     QueueFullError,
     StoreError,
@@ -21,7 +22,7 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.randomness import new_report, new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, NewTask, Release, Retry, is_outcome_of
+from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, LimitsRequest, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
 from broker.store.commands import Batch, Command, Reply, Sender, send_all
@@ -38,6 +39,8 @@ QUEUE_KEPT_MS: Final = 3_600_000
 EVENTS_KEPT: Final = 2_000
 EVENT_BYTES_KEPT: Final = 2**20
 """What the events of one task may take together, whatever their number: four of the longest by default."""
+MOST_LIMITED: Final = 1_000
+"""Queues that have limits: these are never forgotten, and names are their callers' choice."""
 PRESENCE_BATCH: Final = 500
 """Queues a presence report holds at most."""
 
@@ -67,6 +70,13 @@ class Claimed(msgspec.Struct, frozen=True):
     expires_ms: int
     payload: bytes | None
     document: bytes | None = None
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a claim has got. `again_ms`: when a queue that holds more lets another task start, by its rate."""
+
+    tasks: list[Claimed]
+    again_ms: Mapping[str, int]
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -219,8 +229,8 @@ class Transitions:
         *,
         most: int | None = None,
         wants_documents: bool = False,
-    ) -> list[Claimed]:
-        """Takes up to so many tasks of each queue, highest priority first, then oldest.
+    ) -> Claims:
+        """Takes up to so many tasks of each queue, as its limits allow, highest priority first, then oldest.
 
         Args:
             worker: Who hears when somebody else ends one of them.
@@ -246,10 +256,10 @@ class Transitions:
             reply = await self._link.send(command)
         except UnconfirmedError as error:
             self._claims_in_doubt = True
-            for row in error.reply:
-                self._return(_read_claimed(row))
+            for claimed in _read_claims(error.reply).tasks:
+                self._return(claimed)
             raise
-        return [_read_claimed(row) for row in reply]
+        return _read_claims(reply)
 
     def _return(self, claimed: Claimed) -> None:
         """Gives a task back that nobody will run, without waiting for the answer."""
@@ -342,6 +352,29 @@ class Transitions:
         if reply[0] == Code.FINAL and not _is_reported(release, document):
             raise _already_final(release.uuid, reply)
         return Changed(release.uuid, reply[0] != Code.FINAL, state, document)
+
+    async def set_limits(self, queue: str, limits: LimitsRequest) -> None:
+        """Sets a queue's limits, or takes them away.
+
+        Raises:
+            InvalidRequestError: `MOST_LIMITED` other queues have limits.
+        """
+        most_started, window_ms = limits.window or ("", "")
+        command = scripts.SET_LIMITS.command(
+            naming.limits_key(),
+            queue,
+            b"" if limits.is_empty else msgspec.json.encode(limits),
+            "" if limits.max_running is None else limits.max_running,
+            most_started,
+            window_ms,
+            MOST_LIMITED,
+            repeatable=True,
+        )
+        if (await self._link.send(command))[0] == Code.FULL:
+            raise InvalidRequestError(
+                f"{MOST_LIMITED} queues have limits, and no more may: take away those that are needed no longer.",
+                field="queue",
+            )
 
     async def take_sweep_turn(self, sweeper: str, turn_ms: int) -> bool:
         """Whether this process sweeps now: one does per `turn_ms`, whichever asks first."""
@@ -444,6 +477,11 @@ def _created_or_error(reply: Reply, new: NewTask) -> Created | BrokerError:
 def _forget_outcome(future: asyncio.Future[Reply]) -> None:
     if not future.cancelled():
         future.exception()
+
+
+def _read_claims(reply: Reply) -> Claims:
+    again_ms = {row[0].decode(): int(row[1]) for row in reply if len(row) == 2}
+    return Claims([_read_claimed(row) for row in reply if len(row) > 2], again_ms)
 
 
 def _read_claimed(row: list[Any]) -> Claimed:

@@ -71,7 +71,7 @@ async def test_several_queues_in_one_claim(store: Store) -> None:
     for uuid, queue in (("a", "x"), ("b", "x"), ("c", "y"), ("d", "z")):
         await store.create(uuid, queue=queue)
     wishes = [ClaimWish("x", 1, 3), ClaimWish("empty", 5, 3), ClaimWish("y", 5, 4)]
-    claimed = await store.transitions.claim(WORKER, LONG_MS, wishes)
+    claimed = (await store.transitions.claim(WORKER, LONG_MS, wishes)).tasks
     assert [(task.uuid, task.queue) for task in claimed] == [("a", "x"), ("c", "y")]
     assert store.record("c")["max_attempts"] == "4"
     assert store.pending("x") == ["b"]
@@ -169,7 +169,7 @@ async def test_many_queues_and_tasks_in_one_claim(store: Store) -> None:
     await asyncio.gather(*[store.create(uuid, queue=f"q{number % queues}") for number, uuid in enumerate(uuids)])
     wishes = [ClaimWish(f"q{number}", each, 3) for number in range(queues)]
     claimed: list[str] = []
-    while batch := await store.transitions.claim(WORKER, LONG_MS, wishes):
+    while batch := (await store.transitions.claim(WORKER, LONG_MS, wishes)).tasks:
         claimed += [task.uuid for task in batch]
     assert sorted(claimed) == sorted(uuids)
     assert store.raw.zcard(naming.leases_key()) == len(uuids)
@@ -179,7 +179,7 @@ async def test_a_limit_in_all_goes_to_the_first_queues(store: Store) -> None:
     for uuid, queue in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")):
         await store.create(uuid, queue=queue)
     wishes = [ClaimWish(queue, 3) for queue in ("empty", "b", "a")]
-    claimed = await store.transitions.claim(WORKER, LONG_MS, wishes, most=3)
+    claimed = (await store.transitions.claim(WORKER, LONG_MS, wishes, most=3)).tasks
     assert [task.uuid for task in claimed] == ["b1", "b2", "a1"]
     assert store.numbers("b") == {"running": 2}
     assert store.numbers("a") == {"running": 1}
@@ -190,7 +190,7 @@ async def test_the_task_json_comes_where_it_is_wanted(store: Store) -> None:
     assert claimed.document is None
     await store.transitions.extend("t", claimed.lease, LONG_MS, b'{"percent":1.0}')
     await store.transitions.give_back("t", claimed.lease)
-    (again,) = await store.transitions.claim(WORKER, LONG_MS, [ClaimWish("q", 1)], wants_documents=True)
+    (again,) = (await store.transitions.claim(WORKER, LONG_MS, [ClaimWish("q", 1)], wants_documents=True)).tasks
     assert again.document == (await store.queries.read("t")).document
     assert again.document is not None
     assert b'"progress":{"percent":1.0}' in again.document

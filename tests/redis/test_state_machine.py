@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -30,7 +31,7 @@ from hypothesis.stateful import (
 from broker import naming
 from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.randomness import new_secret
-from broker.requests import DEFAULT_MOST_PENDING, Completion, NewTask, Retry
+from broker.requests import DEFAULT_MOST_PENDING, Completion, LimitsRequest, NewTask, Retry
 from broker.store import scripts, transitions
 from broker.store.commands import Command
 from broker.store.event_log import EventLog, Place
@@ -86,9 +87,13 @@ TO_BE_SEEN: Final = {
     *("retry ended: already succeeded", "retry ended: already cancelled", "retry ended: QueueFullError"),
     *("retry ended: StoreUnavailableError", "list: 2"),
     *("events: lost", "events: 0", "events: 2"),
+    *("claim: by rate", "claim: no place"),
 }
 # What each script would be without one of its cares.
 DEFECTS: Final = {
+    "one more runs than may": (scripts.CLAIM_TASKS, "limits.running - (redis", "1 + limits.running - (redis"),
+    "a window is forgotten too soon": (scripts.CLAIM_TASKS, "integer(now - limits.window)", "integer(now - 1)"),
+    "a free place is not told": (scripts.FINISH_TASKS, "if record.limited then", "if false then"),
     "a lost lease still ends the task": (scripts.FINISH_TASKS, "record.lease ~= lease", "false"),
     "an ended task is ended again": (scripts.FINISH_TASKS, "not is_open(record) or expire_if_over", "expire_if_over"),
     "a worker is not told": (scripts.FINISH_TASKS, "worker and not by_worker", "false"),
@@ -128,6 +133,8 @@ DEFECTS: Final = {
         "'+inf', 'LIMIT', 0, 1)[1] and last[1]",
     ),
 }
+FORGETS_STARTS: Final = "redis.call('PEXPIRE', STARTS .. queue, limits.window)"
+"""By the server's clock, not the test's."""
 VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
 # Read the whole store in one go.
@@ -320,12 +327,34 @@ class TaskMachine(RuleBasedStateMachine):
     @rule(worker=workers, lease_ms=leases, asked=st.lists(wishes, min_size=1, max_size=3))
     def claim(self, worker: str, lease_ms: int, asked: list[ClaimWish]) -> None:
         """Leases are given at random: the model learns them here."""
-        found = self._run(self._store.transitions.claim(worker, lease_ms, asked))
+        claims = self._run(self._store.transitions.claim(worker, lease_ms, asked))
+        found = claims.tasks
+        may_start = {wish.queue: self._model.room(wish.queue) for wish in asked}
         assert [_without_secret(one) for one in found] == self._model.claim(worker, lease_ms, asked)
+        assert claims.again_ms == {
+            wish.queue: ms for wish in asked if (ms := self._model.again_ms(wish.queue)) is not None
+        }
         self._seen[f"claim: {min(len(found), 2)}"] += 1
+        if claims.again_ms:
+            self._seen["claim: by rate"] += 1
+        elif any(not may_start[wish.queue] and self._model.claimable(wish.queue) for wish in asked):
+            self._seen["claim: no place"] += 1
         for one in found:
             self._model.tasks[one.uuid].lease = one.lease
             self._leases.setdefault(one.uuid, []).append(one.lease)
+
+    @rule(
+        queue=queues,
+        max_running=st.sampled_from([None, None, 0, 1, 2]),
+        max_rate_per_s=st.sampled_from([None, None, 0.5, 1.0, 2.5]),
+    )
+    def set_limits(self, queue: str, max_running: int | None, max_rate_per_s: float | None) -> None:
+        limits = LimitsRequest(max_running=max_running, max_rate_per_s=max_rate_per_s)
+        self._run(self._store.transitions.set_limits(queue, limits))
+        # What was started under no rate, or under one with a shorter window, is not known any more.
+        self._store.raw.delete(naming.starts_key(queue))
+        self._model.starts.pop(queue, None)
+        self._model.set_limits(queue, limits)
 
     @rule(target=tasks, worker=workers, lease_ms=leases, max_attempts=st.integers(1, 3))
     def give_a_worker_something_to_do(self, worker: str, lease_ms: int, max_attempts: int) -> str:
@@ -526,6 +555,7 @@ class TaskMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_published_is_as_in_the_model(self) -> None:
+        self._model.ring_freed()
         assert self._ear.messages() == self._model.messages
         self._model.messages.clear()
 
@@ -621,10 +651,16 @@ class TaskMachine(RuleBasedStateMachine):
         self.sweep_retained(NO_LIMIT, NO_LIMIT, ALL_AT_ONCE)
         self.what_is_published_is_as_in_the_model()
         self._take_everybody_out()
+        self._take_limits_away()
         self._move_to(self._model.now + QUEUE_KEPT_MS)
         self.sweep_queues(QUEUE_KEPT_MS, ALL_AT_ONCE)
+        self._store.raw.delete(*(naming.starts_key(queue) for queue in ("q", "other.queue")))
         assert set(self._store.raw.keys("*")) <= {CLOCK_KEY, naming.sequence_key(), naming.retained_bytes_key()}
         assert self._store.retained_bytes() == 0
+
+    def _take_limits_away(self) -> None:
+        for queue in ("q", "other.queue"):
+            self.set_limits(queue, None, None)
 
     def _take_everybody_out(self) -> None:
         """Whoever has not done so is dead, and the server's own clock sees to that."""
@@ -646,6 +682,7 @@ class TaskMachine(RuleBasedStateMachine):
     def _compare(self, call: str, asked: Coroutine[Any, Any, object], expected: Callable[[], object]) -> object:
         told = _told(lambda: self._run(asked))
         assert told == _told(expected)
+        self._model.ring_freed()
         self._seen[f"{call}: {_in_a_word(told)}"] += 1
         return told
 
@@ -675,6 +712,9 @@ class Stored:
         large: dict[str, dict[str, str]] = {}
         dump: Any = store.raw.eval(DUMP, 0)
         for key, kind, content in dump:
+            if key == naming.limits_key() or key.startswith(naming.starts_prefix()):
+                # Told by what claims get.
+                continue
             if kind == "zset":
                 self.indexes[key] = [(uuid, int(score)) for uuid, score in _pairs(content)]
             elif kind == "string":
@@ -820,6 +860,10 @@ def machines(
 ) -> Iterator[Callable[[], TaskMachine]]:
     """Makes machines that share a connection."""
     run_on_test_clock(monkeypatch)
+    source = scripts.CLAIM_TASKS.source.replace(FORGETS_STARTS, "")
+    assert source != scripts.CLAIM_TASKS.source
+    monkeypatch.setattr(scripts.CLAIM_TASKS, "source", source)
+    monkeypatch.setattr(scripts.CLAIM_TASKS, "digest", hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
     monkeypatch.setattr(transitions, "EVENT_BYTES_KEPT", MOST_EVENT_BYTES)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()

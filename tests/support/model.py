@@ -24,8 +24,8 @@ from broker.errors import (
     TaskConflictError,
     TaskNotFoundError,
 )
-from broker.requests import Completion, NewTask, Retry
-from broker.store.queries import QueueNumbers, StoredTask
+from broker.requests import Completion, LimitsRequest, NewTask, Retry
+from broker.store.queries import QueueLimits, QueueNumbers, StoredTask
 from broker.store.transitions import Changed, Claimed, ClaimWish, Created
 from broker.task import TaskState
 
@@ -41,6 +41,7 @@ EVENT_BYTES: Final = 8
 RECORD_BYTES: Final = 1_000
 PRIORITY_STEP: Final = 2**48
 MOST_DROPS: Final = 10
+MOST_ROOM: Final = 1_000_000
 NOTE_EVERY_MS: Final = 600_000
 OUTCOME_VALUES: Final = ("result", "error", "progress")
 
@@ -70,6 +71,7 @@ class ModelTask:
     idempotency: str | None = None
     finished: int | None = None
     kept: int = 0
+    is_limited: bool = False
 
     @property
     def uuid(self) -> str:
@@ -194,6 +196,7 @@ class ModelTask:
             "worker": self.worker,
             "finished": self.finished,
             "kept": None if self.finished is None else self.kept,
+            "limited": "true" if self.is_limited else None,
             "events": f"{self.told} {self.event_bytes}" if self.told else None,
         }
         return {name: str(value) for name, value in fields.items() if value is not None}
@@ -240,6 +243,55 @@ class Model:
         self.waiters: dict[str, Presence] = {}
         self.messages: list[Message] = []
         self.has_ended_any = False
+        self.limits: dict[str, LimitsRequest] = {}
+        self.starts: dict[str, list[int]] = {}
+        self.freed: dict[str, None] = {}
+
+    # Limits
+
+    def set_limits(self, queue: str, limits: LimitsRequest) -> None:
+        if limits.is_empty:
+            self.limits.pop(queue, None)
+        else:
+            self.limits[queue] = limits
+            self._note(queue)
+        self._ring_first(queue)
+
+    def _ring_first(self, queue: str) -> None:
+        """A task that a limit kept back is claimable now."""
+        first = next(iter(self.claimable(queue)), None)
+        if first is not None:
+            self.messages.append(first.bell())
+
+    def _leave_lease(self, task: ModelTask) -> None:
+        if task.is_limited:
+            task.is_limited = False
+            self.freed[task.queue] = None
+
+    def ring_freed(self) -> None:
+        """At the end of each call: whoever waits for a place hears of it."""
+        for queue in self.freed:
+            self._ring_first(queue)
+        self.freed.clear()
+
+    def room(self, queue: str) -> int:
+        """How many tasks may be started now."""
+        limits = self.limits.get(queue, LimitsRequest())
+        rooms = [MOST_ROOM]
+        if limits.max_running is not None:
+            rooms.append(limits.max_running - self._numbers(queue).running)
+        if limits.window is not None:
+            most, window_ms = limits.window
+            rooms.append(most - sum(at > self.now - window_ms for at in self.starts.get(queue, [])))
+        return max(0, min(rooms))
+
+    def again_ms(self, queue: str) -> int | None:
+        """When a rate lets the next task start, where it keeps any back."""
+        window = self.limits.get(queue, LimitsRequest()).window
+        if window is None or not self.claimable(queue):
+            return None
+        lately = [at for at in self.starts.get(queue, []) if at > self.now - window[1]]
+        return lately[0] + window[1] - self.now if len(lately) >= window[0] else None
 
     # Transitions
 
@@ -324,12 +376,15 @@ class Model:
         """Leases have only their fence: the secret is the store's."""
         claimed: list[Claimed] = []
         for wish in wishes:
-            goal = len(claimed) + wish.most
+            before = len(claimed)
+            goal = before + min(wish.most, self.room(wish.queue))
             while popped := self.claimable(wish.queue)[: goal - len(claimed)]:
                 for task in popped:
                     self.sequence += 1
                     if not self._expire_if_over(task):
                         claimed.append(self._claim(task, worker, lease_ms, wish.max_attempts))
+            if self.limits.get(wish.queue, LimitsRequest()).window is not None:
+                self.starts.setdefault(wish.queue, []).extend([self.now] * (len(claimed) - before))
         return claimed
 
     def _claim(self, task: ModelTask, worker: str, lease_ms: int, max_attempts: int) -> Claimed:
@@ -337,6 +392,7 @@ class Model:
         task.attempt += 1
         task.lease, task.lease_end = str(self.sequence), self.now + lease_ms
         task.max_attempts = task.max_attempts or max_attempts
+        task.is_limited = self.limits.get(task.queue, LimitsRequest()).max_running is not None
         payload = task.new.payload or None
         return Claimed(
             task.uuid, task.queue, task.attempt, task.lease, task.lease_end, task.created, task.expires, payload
@@ -383,6 +439,7 @@ class Model:
 
     def defer(self, uuid: str, lease: str) -> None:
         task = self._held(uuid, lease)
+        self._leave_lease(task)
         task.lease = task.lease_end = task.worker = None
 
     # Presence
@@ -482,7 +539,7 @@ class Model:
         """By an open task, or by a process that has not taken itself out, dead or alive."""
         there = [kind[queue] for kind in (self.workers, self.waiters) if queue in kind]
         is_open = any(task.is_open for task in self.tasks.values() if task.queue == queue)
-        return is_open or any(presence.reports for presence in there)
+        return is_open or queue in self.limits or any(presence.reports for presence in there)
 
     def read_queues(self) -> list[QueueNumbers]:
         return [self._numbers(queue) for queue in sorted(self.queues)]
@@ -504,6 +561,7 @@ class Model:
             oldest_pending_age=None if oldest is None else (self.now - oldest.created) / 1_000,
             workers=len(self.workers.get(queue, Presence()).numbers(self.now)),
             waiters=sum(self.waiters.get(queue, Presence()).numbers(self.now)),
+            limits=_shown(self.limits.get(queue)),
         )
 
     def ended(self) -> list[ModelTask]:
@@ -553,11 +611,13 @@ class Model:
         return True
 
     def _requeue(self, task: ModelTask, delay_ms: int) -> None:
+        self._leave_lease(task)
         task.state = TaskState.PENDING
         task.lease = task.lease_end = task.worker = task.started = None
         self._enqueue(task, delay_ms)
 
     def _settle(self, task: ModelTask, state: TaskState, result: str, error: str, *, tells_worker: bool) -> None:
+        self._leave_lease(task)
         if tells_worker and task.worker is not None:
             self.messages.append((f"broker:worker:{task.worker}", task.uuid))
         task.state, task.finished = state, self.now
@@ -572,6 +632,10 @@ class Model:
         del self.tasks[task.uuid]
         if task.idempotency is not None:
             del self.idempotency[task.idempotency]
+
+
+def _shown(limits: LimitsRequest | None) -> QueueLimits | None:
+    return None if limits is None else QueueLimits(limits.max_running, limits.max_rate_per_s)
 
 
 def rfc3339(ms: int) -> str:

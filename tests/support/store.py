@@ -183,7 +183,7 @@ class Store:
         self, most: int = 1, *, queue: str = QUEUE, lease_ms: int = LONG_MS, max_attempts: int = 3
     ) -> list[Claimed]:
         """Claims from one queue."""
-        return await self.transitions.claim(WORKER, lease_ms, [ClaimWish(queue, most, max_attempts)])
+        return (await self.transitions.claim(WORKER, lease_ms, [ClaimWish(queue, most, max_attempts)])).tasks
 
     async def claim_one(self, *, lease_ms: int = LONG_MS, max_attempts: int = 3) -> Claimed:
         """Claims the one task that is there."""

@@ -53,7 +53,7 @@ class Work:
 @pytest.fixture
 async def work(broker: Broker) -> Work:
     await broker.create("q", uuid="t")
-    (claimed,) = await broker.transitions.claim("w", LONG_MS, [ClaimWish("q", 1)])
+    (claimed,) = (await broker.transitions.claim("w", LONG_MS, [ClaimWish("q", 1)])).tasks
     return Work(broker, claimed)
 
 

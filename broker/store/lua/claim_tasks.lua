@@ -6,12 +6,12 @@
 -- ARGV      1 worker   2 secret   3 lease ms   4 most tasks in all   5 "1" when each should carry its task JSON
 --           then, a queue each: queue, most tasks, max attempts where the task names none
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
---           where it is wanted}
+--           where it is wanted}, then of {queue, ms until its rate lets another task start} for queues that hold more
 --
--- @include clock integer record settle changes
+-- @include clock integer record settle changes limits
 local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
 local lease_end = integer(now + ARGV[3])
-local claimed = {}
+local claimed, limited, limits = {}, {}, nil
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
 local most_looks = 1000
 
@@ -31,6 +31,7 @@ local function claim(uuid, queue, fence, max_attempts)
   record.state, record.attempt, record.started = 'running', record.attempt + 1, now
   record.lease, record.worker = integer(fence) .. '.' .. secret, worker
   record.max_attempts = record.max_attempts or tonumber(max_attempts)
+  record.limited = limits and limits.running and true
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
@@ -59,10 +60,53 @@ local function claim_from(queue, wanted, max_attempts)
   if #claimed > before then
     count(queue, 'running', #claimed - before)
   end
+  return #claimed - before
 end
 
+local function room_to_run(queue)
+  return limits.running - (redis.call('HGET', QUEUE .. queue, 'running') or 0)
+end
+
+local function claim_within_limits(queue, wanted, max_attempts)
+  local room, total = wanted, 0
+  if limits.running then
+    room = math.min(room, room_to_run(queue))
+  end
+  local starts = room
+  if limits.starts then
+    starts, total = room_to_start(queue, limits, now)
+    room = math.min(room, starts)
+  end
+  local number = room > 0 and claim_from(queue, room, max_attempts) or 0
+  -- Written now, should the queue be named twice.
+  write_changes()
+  if limits.starts then
+    if number > 0 then
+      note_starts(queue, limits, now, total, number)
+    end
+    if number >= starts and redis.call('EXISTS', PENDING .. queue) == 1 then
+      limited[#limited + 1] = { queue, ms_to_start(queue, limits, now) }
+    end
+  end
+end
+
+local queues = {}
 for i = 6, #ARGV, 3 do
-  claim_from(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2])
+  queues[#queues + 1] = ARGV[i]
+end
+local found = redis.call('HMGET', LIMITS, unpack(queues))
+for i = 1, #queues do
+  local place = 3 + 3 * i
+  if found[i] then
+    limits = parse_limits(found[i])
+    claim_within_limits(ARGV[place], tonumber(ARGV[place + 1]), ARGV[place + 2])
+    limits = nil
+  else
+    claim_from(ARGV[place], tonumber(ARGV[place + 1]), ARGV[place + 2])
+  end
 end
 write_changes()
+for i = 1, #limited do
+  claimed[#claimed + 1] = limited[i]
+end
 return claimed

@@ -19,14 +19,13 @@ end
 if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
 end
-index(LEASES, uuid, false)
+leave_lease(uuid, record)
 record.lease, record.worker = nil, nil
 if ARGV[4] and now + ARGV[4] < record.expires then
   record.expires = now + ARGV[4]
   index(EXPIRING, uuid, integer(record.expires))
 end
 write_record(uuid, record)
-count(record.queue, 'running', -1)
 count(record.queue, 'deferred', 1)
 write_changes()
 return { DEFERRED, record.state, ARGV[3] == '1' and task_json(uuid, record) }

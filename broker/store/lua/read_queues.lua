@@ -4,7 +4,7 @@
 -- KEYS[1]   the known queues
 -- ARGV      queues
 -- returns   a list of {queue, claimable, running, deferred, delayed, age of the oldest claimable task in ms or false,
---           workers, waiters}
+--           workers, waiters, limits as JSON or false}
 --
 -- @include clock integer record enqueue presence
 local now = now_ms()
@@ -31,9 +31,10 @@ end
 local function numbers(queue)
   local claimable = redis.call('ZCARD', PENDING .. queue)
   local counts = redis.call('HMGET', QUEUE .. queue, 'running', 'deferred', 'delayed')
+  local limits = redis.call('HGET', LIMITS, queue)
   local workers, waiters = sum_present(WORKERS .. queue, now), sum_present(WAITERS .. queue, now)
   return { queue, claimable, tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
-    claimable > 0 and age_of_oldest(queue) or false, workers, waiters }
+    claimable > 0 and age_of_oldest(queue) or false, workers, waiters, limits and string.match(limits, '{.*') }
 end
 
 local answer = {}

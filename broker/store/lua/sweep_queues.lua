@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Queues are forgotten when they have been without open tasks, workers and held calls for a while.
+-- Queues are forgotten when they have been without open tasks, workers and held calls for a while, unless they have
+-- limits.
 --
 -- KEYS[1]   the known queues, by when they were noted last
 -- ARGV      1 ms after which a queue is looked at   2 most queues to handle
@@ -9,7 +10,8 @@
 local now = now_ms()
 
 local function is_in_use(queue)
-  if redis.call('EXISTS', PENDING .. queue, WORKERS .. queue, WAITERS .. queue) > 0 then
+  if redis.call('EXISTS', PENDING .. queue, WORKERS .. queue, WAITERS .. queue) > 0
+    or redis.call('HEXISTS', LIMITS, queue) == 1 then
     return true
   end
   for _, number in ipairs(redis.call('HMGET', QUEUE .. queue, 'running', 'deferred', 'delayed')) do

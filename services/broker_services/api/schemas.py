@@ -105,6 +105,13 @@ class Event(msgspec.Struct, kw_only=True):
     ]
 
 
+class Limits(msgspec.Struct, kw_only=True):
+    """What workers may have of a queue; null where it is not limited."""
+
+    max_running: Annotated[int | None, Meta(description="Tasks that workers have at a time.")]
+    max_rate_per_s: Annotated[float | None, Meta(description="Tasks that are started in any second.")]
+
+
 class Queue(msgspec.Struct, kw_only=True):
     """What a queue holds and who is there for it."""
 
@@ -120,7 +127,7 @@ class Queue(msgspec.Struct, kw_only=True):
         int, Meta(description="Worker processes, and claims held over HTTP; what died counts for ten seconds more.")
     ]
     waiters: Annotated[int, Meta(description="Calls held for tasks of the queue, some two seconds ago.")]
-    limits: Annotated[None, Meta(description="Reserved.")] = None
+    limits: Annotated[Limits | None, Meta(description="Of all its workers together; null without any.")] = None
 
 
 class Queues(msgspec.Struct, kw_only=True):

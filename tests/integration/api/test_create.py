@@ -301,7 +301,7 @@ async def test_the_highest_priority_is_claimed_first_then_the_oldest(
     uuids = [a.create(queue=queue, priority=priority).json()["uuid"] for priority in (0, 9, 5, 9)]
 
     async with Broker.from_url(deployment.server.url, Settings()) as broker:
-        claimed = await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 4)])
+        claimed = (await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 4)])).tasks
 
     assert [task.uuid for task in claimed] == [uuids[1], uuids[3], uuids[2], uuids[0]]
 

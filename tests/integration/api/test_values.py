@@ -112,7 +112,7 @@ async def test_a_payload_reaches_its_worker_byte_for_byte(
     a.create(by=by, queue=queue, payload=text)
 
     async with Broker.from_url(deployment.server.url, Settings()) as broker:
-        claimed = await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 1)])
+        claimed = (await broker.transitions.claim("test", 30_000, [ClaimWish(queue, 1)])).tasks
 
     assert claimed[0].payload == text.encode()
 

@@ -1,3 +1,4 @@
+-- @include ring_first
 -- Changes of indexes and numbers are gathered while a script runs and written at its end, one call a key: a script that
 -- handles several tasks pays for each index once. A script that changes any ends with write_changes(); whoever reads
 -- one that this run may have changed calls it before.
@@ -29,6 +30,23 @@ local function keep_bytes(by)
   kept_bytes = kept_bytes + by
 end
 
+-- leave_lease(uuid, record): a running task has no lease any more. Whoever waits for its place within a limit of its queue
+-- is told as soon as it is free.
+local freed
+
+local function leave_lease(uuid, record)
+  index(LEASES, uuid, false)
+  count(record.queue, 'running', -1)
+  if record.limited then
+    freed = freed or {}
+    if not freed[record.queue] then
+      freed[record.queue] = true
+      freed[#freed + 1] = record.queue
+    end
+    record.limited = nil
+  end
+end
+
 local function write_index(key, changes)
   local put, take, last_put, last_take = { key }, { key }, 1, 1
   for uuid, score in pairs(changes) do
@@ -55,4 +73,10 @@ local function write_changes()
   end
   if kept_bytes ~= 0 then redis.call('INCRBY', RETAINED_BYTES, kept_bytes) end
   scores, numbers, kept_bytes = {}, {}, 0
+  if freed then
+    for i = 1, #freed do
+      ring_first(freed[i])
+    end
+    freed = nil
+  end
 end

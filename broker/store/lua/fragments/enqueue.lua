@@ -1,12 +1,11 @@
--- @include integer changes
+-- @include integer changes bell
 -- make_claimable(uuid, record): puts a pending task into its queue and rings its doorbell.
 -- The score orders by priority, then age: 2^48 tasks fit below one step of priority.
 local PRIORITY_STEP = 281474976710656
 
 local function make_claimable(uuid, record)
   index(PENDING .. record.queue, uuid, integer((9 - record.priority) * PRIORITY_STEP + record.seq))
-  redis.call('PUBLISH', record.queue .. REQUEST .. uuid,
-    '{"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","attempt":' .. record.attempt .. '}')
+  ring(record.queue, uuid, record.attempt)
 end
 
 -- make_ready(uuid, record): makes a pending task claimable, or, where it has a due time, has a sweep do so then.

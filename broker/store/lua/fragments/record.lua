@@ -4,7 +4,7 @@
 -- Fields: queue, state, attempt, priority, seq (age), created, expires, retention (ms), seal, fingerprint (of the
 -- payload), size (payload bytes); while they apply: max_attempts, idempotency (digest), due, started, lease, worker,
 -- finished, kept (bytes counted at the end), retry_of; values, as `values.lua` has them: large, payload, result, error,
--- progress, last_error; and events, as `events.lua` has it. Times are ms. A new field goes to the end: records outlive
+-- progress, last_error; events, as `events.lua` has it; limited, while it runs within a limit of its queue. Times are ms. A new field goes to the end: records outlive
 -- deployments.
 local function read_record(uuid)
   local text = redis.call('GET', TASK .. uuid)
@@ -17,7 +17,7 @@ local function read_record(uuid)
     retention = f[8], seal = f[9], fingerprint = f[10], size = f[11], max_attempts = f[12], idempotency = f[13],
     due = f[14], started = f[15], lease = f[16], worker = f[17], finished = f[18], kept = f[19], retry_of = f[20],
     large = f[21], payload = f[22], result = f[23], error = f[24], progress = f[25], last_error = f[26],
-    events = f[27],
+    events = f[27], limited = f[28],
   }
 end
 
@@ -27,6 +27,7 @@ local function write_record(uuid, r)
     r.max_attempts or false, r.idempotency or false, r.due or false, r.started or false, r.lease or false,
     r.worker or false, r.finished or false, r.kept or false, r.retry_of or false, r.large or false, r.payload or false,
     r.result or false, r.error or false, r.progress or false, r.last_error or false, r.events or false,
+    r.limited or false,
   }))
 end
 

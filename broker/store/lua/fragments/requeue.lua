@@ -2,8 +2,7 @@
 -- requeue(uuid, record, attempt, due): a running task becomes pending again, at once or at `due` (ms, or nil).
 -- It keeps its place: priority and age are the record's.
 local function requeue(uuid, record, attempt, due)
-  index(LEASES, uuid, false)
-  count(record.queue, 'running', -1)
+  leave_lease(uuid, record)
   record.state, record.attempt, record.due = 'pending', attempt, due
   record.lease, record.worker, record.started = nil, nil, nil
   write_record(uuid, record)

@@ -10,8 +10,7 @@ local RECORD_BYTES = 1000
 local function leave_open_indexes(uuid, record)
   index(EXPIRING, uuid, false)
   if record.lease then
-    index(LEASES, uuid, false)
-    count(record.queue, 'running', -1)
+    leave_lease(uuid, record)
   elseif record.due then
     index(DELAYED, uuid, false)
     count(record.queue, 'delayed', -1)
