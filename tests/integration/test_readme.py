@@ -57,7 +57,7 @@ class Background:
 
     def __init__(self, block: Block, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
         self.block = block
-        self._file = folder / f"printed-{block.file}-{block.line}"
+        self._file = folder / f"printed-{block.file.replace('/', '-')}-{block.line}"
         with self._file.open("wb") as output:
             self.process = ChildProcess(command, environment=environment, folder=folder, output=output)
 

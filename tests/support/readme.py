@@ -1,4 +1,4 @@
-"""The README, and OPERATING.md behind it, as tests read them: headings, blocks and tables, in both languages.
+"""The README, and deploy/README.md behind it, as tests read them: headings, blocks and tables, in both languages.
 
 The word after a block's language says what the block is; without one, `sh` is run to its end and `json` or `text` is
 what the last command has printed. `…` stands for anything.
@@ -14,14 +14,15 @@ A block without a language is a picture.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
-README: Final = (ROOT / "README.md", ROOT / "OPERATING.md")
-LANGUAGES: Final = (README, (ROOT / "README.zh-CN.md", ROOT / "OPERATING.zh-CN.md"))
+README: Final = (ROOT / "README.md", ROOT / "deploy" / "README.md")
+LANGUAGES: Final = (README, (ROOT / "README.zh-CN.md", ROOT / "deploy" / "README.zh-CN.md"))
 
 ANYTHING: Final = "…"
 FILES: Final = ("python", "shell")
@@ -58,7 +59,7 @@ class Readme:
     """
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
-        texts = {path.name: path.read_text() for path in paths}
+        texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
         self.blocks = [
             Block(name, text.count("\n", 0, found.start()) + 1, found["language"], found["note"], found["text"])
             for name, text in texts.items()
@@ -78,9 +79,9 @@ class Readme:
 
     @property
     def links(self) -> list[tuple[str, str]]:
-        """What it links to: a file, and a heading as links name it, or none."""
+        """What it links to: a file by its path from the top, and a heading as links name it, or none."""
         return [
-            (found[1] or name, found[2] or "")
+            (os.path.normpath(Path(name).parent / found[1]) if found[1] else name, found[2] or "")
             for name, prose in self._proses.items()
             for found in _link.finditer(prose)
         ]

@@ -128,14 +128,17 @@ class HttpRequest:
 
     # Body
 
-    async def read_json(self, decoder: msgspec.json.Decoder[T]) -> T:
-        """The JSON body as a request; no body counts as `{}`.
+    async def read_json(self, decoder: msgspec.json.Decoder[T], *, needs_body: bool = False) -> T:
+        """The JSON body as a request; no body counts as `{}`, unless it is needed.
 
         Raises:
             HttpError: Not JSON by its media type, too slow, or with fields in the query as well.
             MalformedJsonError, InvalidRequestError, PayloadTooLargeError
         """
-        return decode(await self._read_json_body(), decoder)
+        body = await self._read_json_body()
+        if needs_body and not body.strip():
+            raise InvalidRequestError("The body is missing; send a JSON object, `{}` at least.", field="body")
+        return decode(body, decoder)
 
     async def read_batch(self, bodies: Bodies, receive: Receive) -> bytes:
         """The JSON body as it came, read by `bodies` from `receive`. Raises as `read_json` does."""

@@ -112,7 +112,9 @@ def _method(operation: Operation, method: str, components: Mapping[str, Any]) ->
         return document
     schema = components[operation.request.__name__]
     if method in WITH_BODY:
-        document["requestBody"] = {"required": "required" in schema, **_request_body(operation)}
+        # PUT takes away what is absent, so it needs a body even where no field is required.
+        is_required = "required" in schema or method == "PUT"
+        document["requestBody"] = {"required": is_required, **_request_body(operation)}
     else:
         document["parameters"] += list(_query_parameters(schema))
     if operation.raw:

@@ -368,7 +368,7 @@ def what_to_try(addresses: Sequence[Address], data_folder: Path, uuid: str, redi
     return f"""
 Ready: two API instances, {first} and {second}, and one worker. Documentation: {first}/docs
 What they keep is in {data_folder}. Ctrl-C stops everything.
-For workers of your own, `broker doctor` and redis-cli:  export BROKER_REDIS_URL={shlex.quote(redis_url)}
+For the command `broker` in other terminals:  export BROKER_REDIS_URL={shlex.quote(redis_url)} BROKER_URL={first}
 
 Make a branch, and look at it:
 

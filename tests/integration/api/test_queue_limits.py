@@ -33,6 +33,14 @@ def test_limits_are_shown_and_replaced(a: Caller, b: Caller, queue: str) -> None
     assert limit(b, queue).json()["limits"] is None
 
 
+def test_a_put_whose_body_got_lost_takes_no_limit_away(a: Caller, queue: str) -> None:
+    limit(a, queue, max_running=5)
+    assert code_of(a.call("PUT", f"/queues/{queue}")) == (422, "invalid-request")
+    assert {"max_running": 5, "max_rate_per_s": None} in [
+        found["limits"] for found in a.call("GET", "/queues").json()["items"] if found["queue"] == queue
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "limits"),
     [

@@ -21,5 +21,6 @@ async def list_queues(api: Api, request: HttpRequest) -> Answer:
 async def set_limits(api: Api, request: HttpRequest) -> Answer:
     """PUT /queues/{queue}."""
     queue = request.read_path(QueueRequest).queue
-    limits = await request.read_json(_limits_decoder)
+    # What is absent is taken away, so a body that got lost must not count as an empty one.
+    limits = await request.read_json(_limits_decoder, needs_body=True)
     return json_answer(msgspec.to_builtins(await api.broker.set_limits(queue, limits)))
