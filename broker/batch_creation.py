@@ -10,8 +10,9 @@ from broker.errors import BrokerError, StoreUnavailableError
 from broker.holding import last_known
 from broker.items import Item, fitting
 from broker.requests import NewTask, in_item
+from broker.store.creates import Created
 from broker.store.queries import SEVERAL_PER_SCRIPT, Queries, StoredTask
-from broker.store.transitions import Created, Transitions
+from broker.store.transitions import Transitions
 
 SLICE_S: Final = 0.005
 """How long tasks are checked before others of this process have a turn: a body of 16 MiB takes some 200 ms."""

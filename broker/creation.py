@@ -8,7 +8,7 @@ from broker.errors import BrokerError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.commands import Reply
-from broker.store.transitions import Created, create_command, is_new, read_created
+from broker.store.creates import Created, create_command, is_new, read_created
 
 
 class Creation:

@@ -15,8 +15,9 @@ from broker.deadlines import MOST_S
 from broker.errors import BrokerError, StoreUnavailableError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
+from broker.store.creates import Created
 from broker.store.queries import Queries, StoredTask
-from broker.store.transitions import Created, Transitions
+from broker.store.transitions import Transitions
 from broker.timestamps import rfc3339
 
 LAST_LOOK_S: Final = 0.5

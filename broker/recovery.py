@@ -10,7 +10,7 @@ from typing import Final
 
 from broker.errors import StoreError, StoreUnavailableError
 from broker.settings import Settings
-from broker.store.transitions import SWEEP_BATCH, Transitions
+from broker.store.housekeeping import SWEEP_BATCH, Housekeeping
 
 log = logging.getLogger("broker.recovery")
 
@@ -25,13 +25,13 @@ class Recovery:
     """One process's share of the sweeping.
 
     Args:
-        transitions: The scripts.
+        housekeeping: The scripts.
         settings: Limits of what is kept.
         sweeper: This process, shown as the holder of the turn.
     """
 
-    def __init__(self, transitions: Transitions, settings: Settings, sweeper: str) -> None:
-        self._transitions = transitions
+    def __init__(self, housekeeping: Housekeeping, settings: Settings, sweeper: str) -> None:
+        self._housekeeping = housekeeping
         self._most_finished = settings.finished_max
         self._most_finished_bytes = settings.finished_max_mb * 2**20
         self._sweeper = sweeper
@@ -41,7 +41,7 @@ class Recovery:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311
             try:
-                if await self._transitions.take_sweep_turn(self._sweeper, TURN_MS):
+                if await self._housekeeping.take_sweep_turn(self._sweeper, TURN_MS):
                     await self.sweep()
             except (StoreUnavailableError, StoreError) as error:
                 # Sweeping has no caller to tell, and nothing is lost by sweeping later.
@@ -50,11 +50,11 @@ class Recovery:
     async def sweep(self) -> None:
         """Each sweep once, and again while a full batch says that more is due; one that fails holds up no other."""
         for sweep in (
-            self._transitions.sweep_leases,
-            self._transitions.sweep_delayed,
-            self._transitions.sweep_expired,
+            self._housekeeping.sweep_leases,
+            self._housekeeping.sweep_delayed,
+            self._housekeeping.sweep_expired,
             self._forget_ended,
-            self._transitions.sweep_queues,
+            self._housekeeping.sweep_queues,
         ):
             try:
                 await _repeat(sweep)
@@ -62,7 +62,7 @@ class Recovery:
                 log.error("A sweep failed: %s", error)  # noqa: TRY400
 
     async def _forget_ended(self) -> int:
-        return await self._transitions.sweep_retained(self._most_finished, self._most_finished_bytes)
+        return await self._housekeeping.sweep_retained(self._most_finished, self._most_finished_bytes)
 
 
 async def _repeat(sweep: Callable[[], Awaitable[int]]) -> None:

@@ -199,7 +199,7 @@ class _WorkerProcess:
         )
         self._transitions = self._store.transitions
         presence = dict.fromkeys(self._lanes, 1)
-        self._presence = Presence(partial(self._transitions.report_workers, self._name), lambda: presence)
+        self._presence = Presence(partial(self._store.housekeeping.report_workers, self._name), lambda: presence)
         self._executor = Executor(self._transitions, settings, measures)
         self._bell = RequestBell(
             topology,
@@ -239,7 +239,7 @@ class _WorkerProcess:
         except BaseException:
             await self._store.close()
             raise
-        recovery = Recovery(self._transitions, self._settings, self._name)
+        recovery = Recovery(self._store.housekeeping, self._settings, self._name)
         self._background.keep(recovery.run_forever, "recovery")
         self._background.keep(self._presence.report_forever, "presence")
         self._background.keep(self._executor.renew_forever, "lease renewal")

@@ -9,6 +9,7 @@ from broker.store.commands import Sender
 from broker.store.duties import Duties
 from broker.store.event_log import EventLog
 from broker.store.fence import Fence, FencedLink
+from broker.store.housekeeping import Housekeeping
 from broker.store.link import Link
 from broker.store.published import PublishedValues
 from broker.store.queries import Queries
@@ -38,6 +39,7 @@ class Session:
         self.transitions = Transitions(told, self._link, events_kept=events_kept)
         self.queries = Queries(told, self._link)
         self.duties = Duties(self._link)
+        self.housekeeping = Housekeeping(self._link)
         self.event_log = EventLog(told, self._link)
         self.published = PublishedValues(told, self._link)
 

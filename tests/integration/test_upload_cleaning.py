@@ -30,7 +30,7 @@ async def uploads(tmp_path: Path) -> AsyncIterator[Uploads]:
 
 
 def cleaning(uploads: Uploads, store: Store, grace_s: float) -> UploadCleaning:
-    return UploadCleaning(uploads, store.transitions, store.queries, "here", grace_s=grace_s)
+    return UploadCleaning(uploads, store.housekeeping, store.queries, "here", grace_s=grace_s)
 
 
 def put(uploads: Uploads, uuid: str) -> None:
@@ -50,7 +50,7 @@ async def test_only_files_without_a_record_go(store: Store, uploads: Uploads, tm
         await store.create(uuid, retention_ms=0 if uuid == "forgotten" else 60_000)
     await store.transitions.finish("ended", succeeded())
     await store.transitions.finish("forgotten", succeeded())
-    await store.transitions.sweep_retained(1_000, 2**30)
+    await store.housekeeping.sweep_retained(1_000, 2**30)
 
     await cleaning(uploads, store, 0).clean()
 

@@ -16,7 +16,7 @@ from broker.errors import (
     StoreUnavailableError,
     TaskConflictError,
 )
-from broker.store.transitions import Created
+from broker.store.creates import Created
 from broker.task import TaskState
 from tests.support.store import LONG_MS, Store, answered, new_task, rung, succeeded
 

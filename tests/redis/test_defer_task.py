@@ -38,7 +38,7 @@ async def test_a_deferred_task_is_not_swept(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1)
     await store.until_over(claimed.lease_end_ms)
     await store.transitions.defer("t", claimed.lease)
-    assert await store.transitions.sweep_leases() == 0
+    assert await store.housekeeping.sweep_leases() == 0
     assert store.record()["state"] == "running"
 
 
@@ -46,7 +46,7 @@ async def test_a_deferred_task_expires(store: Store) -> None:
     claimed = await store.created_and_claimed(expires_ms=80)
     await store.transitions.defer("t", claimed.lease)
     await store.until_expired()
-    assert await store.transitions.sweep_expired() == 1
+    assert await store.housekeeping.sweep_expired() == 1
     assert (await store.document())["state"] == "expired"
     assert store.indexes() == {"retained", "ended"}
 
@@ -110,7 +110,7 @@ async def test_a_deadline_of_its_own(store: Store) -> None:
     assert before + 50 <= expires <= store.now_ms() + 50
     assert store.score(naming.expiring_key()) == expires
     await store.until_expired()
-    assert await store.transitions.sweep_expired() == 1
+    assert await store.housekeeping.sweep_expired() == 1
     assert (await store.document())["state"] == "expired"
     assert store.numbers() == {}
 

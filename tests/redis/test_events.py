@@ -170,7 +170,7 @@ async def test_events_count_and_go_with_their_task(store: Store) -> None:
     await told(store, claimed, b'"' + b"x" * 998 + b'"', b"1")
     await store.transitions.finish("t", cancelled())
     assert store.retained_bytes() == 1_000 + len(',"progress":1') + 1_000 + 1 + 2 * 8
-    await store.transitions.sweep_retained(0, 2**40)
+    await store.housekeeping.sweep_retained(0, 2**40)
     assert store.remaining() == set()
     assert store.retained_bytes() == 0
 

@@ -88,7 +88,7 @@ async def test_no_renewal_outlives_the_tasks_own_time(store: Store) -> None:
     claimed = await store.created_and_claimed(expires_ms=50)
     await store.until_expired()
     await store.transitions.extend("t", claimed.lease, LONG_MS)
-    assert await store.transitions.sweep_expired() == 1
+    assert await store.housekeeping.sweep_expired() == 1
     assert await store.transitions.extend("t", claimed.lease, LONG_MS) is TaskState.EXPIRED
 
 

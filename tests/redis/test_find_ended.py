@@ -11,7 +11,7 @@ async def test_ended_and_missing_tasks_are_found(store: Store) -> None:
         await store.transitions.finish(uuid, completion)
     await store.create("x", expires_ms=1)
     await store.until_expired("x")
-    await store.transitions.sweep_expired()
+    await store.housekeeping.sweep_expired()
     await store.create("running")
     await store.claim_one()
     await store.create("pending")

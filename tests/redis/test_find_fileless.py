@@ -26,7 +26,7 @@ async def test_nothing_is_asked_about_nothing(store: Store) -> None:
 
 
 async def test_cleaning_has_a_turn_of_its_own(store: Store) -> None:
-    assert await store.transitions.take_sweep_turn("a", 60_000)
-    assert await store.transitions.take_upload_turn("b", 60_000)
-    assert not await store.transitions.take_upload_turn("a", 60_000)
+    assert await store.housekeeping.take_sweep_turn("a", 60_000)
+    assert await store.housekeeping.take_upload_turn("b", 60_000)
+    assert not await store.housekeeping.take_upload_turn("a", 60_000)
     assert store.raw.get(naming.upload_turn_key()) == "b"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from broker import naming
 from broker.errors import InvalidRequestError
 from broker.requests import LimitsRequest
-from broker.store import transitions
+from broker.store import housekeeping, transitions
 from broker.store.queries import QueueLimits
 from broker.store.transitions import Claims, ClaimWish
 from tests.support.store import LONG_MS, WORKER, Store, rung, succeeded
@@ -85,10 +85,10 @@ async def test_a_place_that_is_free_again_rings_for_the_next_task(store: Store, 
                 await store.transitions.defer("t0", held.lease)
             case "lease lost":
                 await store.until_over(held.lease_end_ms)
-                await store.transitions.sweep_leases()
+                await store.housekeeping.sweep_leases()
             case _:
                 await store.until_expired("t0")
-                await store.transitions.sweep_expired()
+                await store.housekeeping.sweep_expired()
         messages = ear.messages()
 
     first = "t0" if way == "lease lost" else "next"
@@ -184,12 +184,12 @@ async def test_limits_are_read_with_the_numbers(store: Store) -> None:
 
 
 async def test_an_unused_queue_may_have_limits_and_stays_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "QUEUE_KEPT_MS", 0)
+    monkeypatch.setattr(housekeeping, "QUEUE_KEPT_MS", 0)
     await limit(store, "unused", max_running=1)
-    await store.transitions.sweep_queues()
+    await store.housekeeping.sweep_queues()
     assert [numbers.queue for numbers in await store.queries.read_queues()] == ["unused"]
     await limit(store, "unused")
-    await store.transitions.sweep_queues()
+    await store.housekeeping.sweep_queues()
     assert await store.queries.read_queues() == []
 
 

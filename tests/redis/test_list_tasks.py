@@ -108,7 +108,7 @@ async def test_a_forgotten_task_is_gone_from_the_list(store: Store) -> None:
     await store.create("b")
     await store.transitions.finish("a", succeeded())
     await store.until_retention_is_over("a")
-    await store.transitions.sweep_retained(10**9, 10**9)
+    await store.housekeeping.sweep_retained(10**9, 10**9)
     assert uuids(await store.queries.list_tasks()) == ["b"]
     assert store.listed() == ["b"]
 

@@ -39,7 +39,7 @@ async def test_a_task_is_counted_where_it_is(store: Store) -> None:
     await store.create(delay_ms=1)
     assert await counted(store) == (0, 0, 0, 1)
     await store.until_over(int(store.record()["due"]))
-    await store.transitions.sweep_delayed()
+    await store.housekeeping.sweep_delayed()
     assert await counted(store) == (1, 0, 0, 0)
     claimed = await store.claim_one()
     assert await counted(store) == (0, 1, 0, 0)
@@ -60,12 +60,12 @@ async def test_a_deferred_task_is_counted_apart(store: Store) -> None:
 async def test_a_lost_lease_and_an_expired_task_are_counted_no_longer(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1)
     await store.until_over(claimed.lease_end_ms)
-    await store.transitions.sweep_leases()
+    await store.housekeeping.sweep_leases()
     assert await counted(store) == (1, 0, 0, 0)
     await store.create("brief", queue="other", expires_ms=30)
     await store.claim(queue="other")
     await store.until_expired("brief")
-    await store.transitions.sweep_expired()
+    await store.housekeeping.sweep_expired()
     assert await counted(store, "other") == (0, 0, 0, 0)
 
 
@@ -106,9 +106,9 @@ async def test_the_numbers_are_those_of_a_recount(store: Store, seed: int) -> No
             case 10:
                 await store.retried(uuid, f"t{number}", most_pending=30, drops_oldest=True)
             case 11:
-                for sweep in (store.transitions.sweep_delayed, store.transitions.sweep_leases):
+                for sweep in (store.housekeeping.sweep_delayed, store.housekeeping.sweep_leases):
                     await sweep()
-                await store.transitions.sweep_expired()
+                await store.housekeeping.sweep_expired()
 
     for number in range(STEPS):
         try:
@@ -152,10 +152,10 @@ async def test_no_claimable_task_has_no_age(store: Store) -> None:
 
 
 async def test_workers_and_held_calls(store: Store) -> None:
-    await store.transitions.report_workers("w1", {"q": 1, "other": 1}, 60_000)
-    await store.transitions.report_workers("w2", {"q": 1}, 60_000)
-    await store.transitions.report_waiters("i1", {"q": 3}, 60_000)
-    await store.transitions.report_waiters("i2", {"q": 4}, 60_000)
+    await store.housekeeping.report_workers("w1", {"q": 1, "other": 1}, 60_000)
+    await store.housekeeping.report_workers("w2", {"q": 1}, 60_000)
+    await store.housekeeping.report_waiters("i1", {"q": 3}, 60_000)
+    await store.housekeeping.report_waiters("i2", {"q": 4}, 60_000)
     found = await numbers_of(store)
     assert (found.workers, found.waiters) == (2, 7)
     assert (await numbers_of(store, "other")).workers == 1

@@ -78,7 +78,7 @@ async def test_the_origin_is_told_however_long_it_is(store: Store, length: int) 
 async def test_it_has_as_long_to_live_as_the_first_one_had(store: Store) -> None:
     await store.create(expires_ms=50)
     await store.until_expired()
-    await store.transitions.sweep_expired()
+    await store.housekeeping.sweep_expired()
     await store.retried()
     record = store.record("new")
     assert int(record["expires"]) - int(record["created"]) == 50
@@ -175,5 +175,5 @@ async def test_nothing_is_left_when_both_are_forgotten(store: Store) -> None:
     await store.retried(origin, idempotency="k")
     await store.transitions.finish("new", failed())
     await store.until_retention_is_over("new")
-    await store.transitions.sweep_retained(LONG_MS, LONG_MS)
+    await store.housekeeping.sweep_retained(LONG_MS, LONG_MS)
     assert store.remaining() == set()

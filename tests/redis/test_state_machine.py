@@ -34,9 +34,11 @@ from broker.randomness import new_secret
 from broker.requests import DEFAULT_MOST_PENDING, Completion, LimitsRequest, NewTask, Retry
 from broker.store import scripts, transitions
 from broker.store.commands import Command
+from broker.store.creates import Created
 from broker.store.event_log import EventLog, Place
+from broker.store.housekeeping import QUEUE_KEPT_MS
 from broker.store.queries import StoredListItem, StoredTask
-from broker.store.transitions import QUEUE_KEPT_MS, Changed, Claimed, ClaimWish, Created, Transitions
+from broker.store.transitions import Changed, Claimed, ClaimWish, Transitions
 from broker.task import TaskState
 from tests.support.model import MOST_DROPS, Model, ModelTask, Presence
 from tests.support.store import (
@@ -464,10 +466,10 @@ class TaskMachine(RuleBasedStateMachine):
         """Never so briefly that the server forgets it, which goes by another clock than the test's."""
         if are_workers:
             numbers = dict.fromkeys(numbers, 1) if any(numbers.values()) else numbers
-            self._run(self._store.transitions.report_workers(process, numbers, ttl_ms))
+            self._run(self._store.housekeeping.report_workers(process, numbers, ttl_ms))
             self._model.report_workers(process, numbers, ttl_ms)
         else:
-            self._run(self._store.transitions.report_waiters(process, numbers, ttl_ms))
+            self._run(self._store.housekeeping.report_waiters(process, numbers, ttl_ms))
             self._model.report_waiters(process, numbers, ttl_ms)
 
     @rule()

@@ -9,14 +9,14 @@ import pytest
 
 from broker import naming
 from broker.errors import LeaseLostError, TaskAlreadyFinalError
-from broker.store.transitions import SWEEP_BATCH
+from broker.store.housekeeping import SWEEP_BATCH
 from tests.support.store import WORKER, Store, answered, failed, rung, succeeded
 
 
 async def test_a_lease_that_holds_is_left_alone(store: Store) -> None:
     await store.created_and_claimed()
     before = store.record()
-    assert await store.transitions.sweep_leases() == 0
+    assert await store.housekeeping.sweep_leases() == 0
     assert store.record() == before
 
 
@@ -25,7 +25,7 @@ async def test_a_lost_lease_makes_the_task_claimable_again(store: Store) -> None
     before = store.record()
     await store.until_over(claimed.lease_end_ms)
     with store.ear() as ear:
-        assert await store.transitions.sweep_leases() == 1
+        assert await store.housekeeping.sweep_leases() == 1
         assert ear.messages() == [("q-request-t", '{"uuid":"t","queue":"q","attempt":1}')]
     for gone in ("lease", "worker", "started"):
         del before[gone]
@@ -36,7 +36,7 @@ async def test_a_lost_lease_makes_the_task_claimable_again(store: Store) -> None
 async def test_the_next_claim_is_the_next_attempt_with_another_lease(store: Store) -> None:
     first = await store.created_and_claimed(lease_ms=1)
     await store.until_over(first.lease_end_ms)
-    await store.transitions.sweep_leases()
+    await store.housekeeping.sweep_leases()
     second = await store.claim_one()
     assert second.attempt == 2
     with pytest.raises(LeaseLostError):
@@ -49,7 +49,7 @@ async def test_a_requeued_task_keeps_its_place(store: Store) -> None:
     await store.create("a")
     await store.create("urgent", priority=1)
     await store.until_over(claimed.lease_end_ms)
-    await store.transitions.sweep_leases()
+    await store.housekeeping.sweep_leases()
     assert store.pending() == ["urgent", "b", "a"]
 
 
@@ -58,7 +58,7 @@ async def exhausted(store: Store) -> dict[str, object]:
     claimed = await store.claim_one(lease_ms=1, max_attempts=1)
     await store.until_over(claimed.lease_end_ms)
     with store.ear() as ear:
-        assert await store.transitions.sweep_leases() == 1
+        assert await store.housekeeping.sweep_leases() == 1
         messages = ear.messages()
     assert rung(messages) == []
     # The worker, should it be alive, is told to stop.
@@ -100,7 +100,7 @@ async def test_a_task_whose_time_is_over_expires_rather_than_runs_again(store: S
     claimed = await store.created_and_claimed(lease_ms=1, expires_ms=50)
     await store.until_over(claimed.expires_ms)
     with store.ear() as ear:
-        assert await store.transitions.sweep_leases() == 1
+        assert await store.housekeeping.sweep_leases() == 1
         (message,) = answered(ear.messages())
     assert message["state"] == "expired"
     assert store.indexes() == {"retained", "ended"}
@@ -109,7 +109,7 @@ async def test_a_task_whose_time_is_over_expires_rather_than_runs_again(store: S
 async def test_leftovers_in_the_index_go(store: Store) -> None:
     await store.create("pending")
     store.raw.zadd(naming.leases_key(), {"gone": 1, "pending": 1})
-    assert await store.transitions.sweep_leases() == 2
+    assert await store.housekeeping.sweep_leases() == 2
     assert store.raw.zcard(naming.leases_key()) == 0
     assert store.record("pending")["state"] == "pending"
     assert store.indexes("pending") == {"pending", "expiring"}
@@ -120,8 +120,8 @@ async def test_a_sweep_handles_a_batch(store: Store) -> None:
     await asyncio.gather(*[store.create(f"t{number}") for number in range(count)])
     claimed = await store.claim(count, lease_ms=1)
     await store.until_over(claimed[-1].lease_end_ms)
-    assert await store.transitions.sweep_leases() == SWEEP_BATCH
-    assert await store.transitions.sweep_leases() == 3
+    assert await store.housekeeping.sweep_leases() == SWEEP_BATCH
+    assert await store.housekeeping.sweep_leases() == 3
     assert len(store.pending()) == count
 
 
@@ -129,5 +129,5 @@ async def test_a_full_server_still_sweeps(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1)
     await store.until_over(claimed.lease_end_ms)
     with store.full():
-        assert await store.transitions.sweep_leases() == 1
+        assert await store.housekeeping.sweep_leases() == 1
     assert store.pending() == ["t"]

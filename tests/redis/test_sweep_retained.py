@@ -8,7 +8,7 @@ import pytest
 
 from broker import naming
 from broker.errors import TaskNotFoundError
-from broker.store.transitions import SWEEP_BATCH
+from broker.store.housekeeping import SWEEP_BATCH
 from tests.support.store import Store, failed, succeeded
 
 NO_LIMIT = 10**12
@@ -16,7 +16,7 @@ LONG = b'"' + b"x" * 5_000 + b'"'
 
 
 async def sweep(store: Store, most_tasks: int = NO_LIMIT, most_bytes: int = NO_LIMIT) -> int:
-    return await store.transitions.sweep_retained(most_tasks, most_bytes)
+    return await store.housekeeping.sweep_retained(most_tasks, most_bytes)
 
 
 async def ended(store: Store, *uuids: str, size: int = 2, **fields: int) -> None:
@@ -56,7 +56,7 @@ async def test_nothing_is_left_after_retention(store: Store, value: bytes) -> No
 async def test_expiry_then_retention_leave_nothing(store: Store) -> None:
     await store.create(payload=LONG, expires_ms=1, retention_ms=1, idempotency="k", delay_ms=60_000)
     await store.until_expired()
-    await store.transitions.sweep_expired()
+    await store.housekeeping.sweep_expired()
     await store.until_retention_is_over()
     assert await sweep(store) == 1
     assert store.remaining() == set()

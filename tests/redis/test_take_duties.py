@@ -53,5 +53,5 @@ async def test_one_worker_a_turn_asks(store: Store, duties: Duties) -> None:
 async def test_the_known_workers_are_counted(store: Store, duties: Duties) -> None:
     assert (await take(duties, "w1"))[0].workers == 0
     for worker in ("w1", "w2"):
-        await store.transitions.report_workers(worker, {"q": 1}, LONG_MS)
+        await store.housekeeping.report_workers(worker, {"q": 1}, LONG_MS)
     assert (await take(duties, "w1"))[0].workers == 2

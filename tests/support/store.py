@@ -22,10 +22,12 @@ from broker import naming, values
 from broker.randomness import new_secret
 from broker.requests import Completion, NewTask, Retry
 from broker.store import scripts
+from broker.store.creates import Created
+from broker.store.housekeeping import Housekeeping
 from broker.store.link import Link
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
-from broker.store.transitions import Claimed, ClaimWish, Created, Transitions
+from broker.store.transitions import Claimed, ClaimWish, Transitions
 from broker.task import TaskState
 
 QUEUE: Final = "q"
@@ -171,6 +173,7 @@ class Store:
         self.link = link
         self.raw = raw
         self.transitions = Transitions(link)
+        self.housekeeping = Housekeeping(link)
         self.queries = Queries(link)
 
     # Steps that most tests begin with

@@ -159,10 +159,10 @@ async def test_a_task_of_the_same_name_is_another_stream(broker: Broker, work: W
     await first.until_told(2)
     await work.end()
     await first.to_the_end()
-    await broker.transitions.sweep_retained(0, 0)
+    await broker.housekeeping.sweep_retained(0, 0)
     created_ms = work.created_ms
     while created_ms == work.created_ms:
-        await broker.transitions.sweep_retained(0, 0)
+        await broker.housekeeping.sweep_retained(0, 0)
         created_ms = (await broker.transitions.create(new_task())).created_ms
         await broker.cancel("t") if created_ms == work.created_ms else None
     second = Reader(broker, after=first.told[1].id)

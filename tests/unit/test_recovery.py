@@ -13,7 +13,7 @@ from broker import naming, recovery
 from broker.errors import StoreError, StoreUnavailableError
 from broker.recovery import Recovery
 from broker.settings import Settings
-from broker.store.transitions import SWEEP_BATCH
+from broker.store.housekeeping import SWEEP_BATCH
 from tests.support.store import Store, open_store, succeeded, until
 
 
@@ -24,7 +24,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 
 
 def sweeping(store: Store, **settings: int) -> Recovery:
-    return Recovery(store.transitions, Settings(**settings), "sweeper")  # type: ignore[arg-type]
+    return Recovery(store.housekeeping, Settings(**settings), "sweeper")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -133,14 +133,14 @@ async def test_a_failed_sweep_is_not_the_last(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     failures = [error] * 3
-    sweep_delayed = store.transitions.sweep_delayed
+    sweep_delayed = store.housekeeping.sweep_delayed
 
     async def failing_at_first() -> int:
         if failures:
             raise failures.pop()
         return await sweep_delayed()
 
-    monkeypatch.setattr(store.transitions, "sweep_delayed", failing_at_first)
+    monkeypatch.setattr(store.housekeeping, "sweep_delayed", failing_at_first)
     await store.create(delay_ms=1)
     with caplog.at_level(logging.ERROR):
         sweeper = asyncio.create_task(sweeping(store).run_forever())
@@ -156,7 +156,7 @@ async def test_one_sweep_that_fails_does_not_hold_up_the_others(store: Store, mo
     async def broken() -> int:
         raise StoreError("a defect")
 
-    monkeypatch.setattr(store.transitions, "sweep_leases", broken)
+    monkeypatch.setattr(store.housekeeping, "sweep_leases", broken)
     await store.create(delay_ms=1)
     await store.until_over(int(store.record()["due"]))
     with contextlib.suppress(StoreError):

@@ -62,7 +62,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
 def _cleaning(api: Api) -> UploadCleaning:
     broker = api.broker
     grace_s = GRACE_S + api.settings.body_timeout_s
-    return UploadCleaning(api.uploads, broker.transitions, broker.queries, broker.name, grace_s=grace_s)
+    return UploadCleaning(api.uploads, broker.housekeeping, broker.queries, broker.name, grace_s=grace_s)
 
 
 def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:

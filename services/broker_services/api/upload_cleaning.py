@@ -16,8 +16,8 @@ from typing import Final, TypeVar
 
 from broker.errors import StoreError, StoreUnavailableError
 from broker.requests import milliseconds
+from broker.store.housekeeping import Housekeeping
 from broker.store.queries import Queries
-from broker.store.transitions import Transitions
 from broker_services.api.uploads import Uploads
 from broker_services.files import StoredFile
 
@@ -43,18 +43,18 @@ class UploadCleaning:
 
     Args:
         uploads: Whose files.
-        transitions: Gives turns.
+        housekeeping: Gives turns.
         queries: Knows records.
         cleaner: This process, shown as the holder of the turn.
         grace_s: Seconds for which a file without a record is left alone.
     """
 
     def __init__(
-        self, uploads: Uploads, transitions: Transitions, queries: Queries, cleaner: str, *, grace_s: float
+        self, uploads: Uploads, housekeeping: Housekeeping, queries: Queries, cleaner: str, *, grace_s: float
     ) -> None:
         self._uploads = uploads
         self._store = uploads.store
-        self._transitions = transitions
+        self._housekeeping = housekeeping
         self._queries = queries
         self._cleaner = cleaner
         self._grace_s = grace_s
@@ -65,7 +65,7 @@ class UploadCleaning:
         while True:
             await asyncio.sleep(self._every_s * random.uniform(0.5, 1.0))  # noqa: S311
             try:
-                if await self._transitions.take_upload_turn(self._cleaner, milliseconds(self._every_s)):
+                if await self._housekeeping.take_upload_turn(self._cleaner, milliseconds(self._every_s)):
                     await self.clean()
             except (StoreUnavailableError, StoreError) as error:
                 # Nothing is lost by cleaning later, and nothing is removed whose record cannot be looked for.
