@@ -51,6 +51,9 @@ class Deadlines:
         due = self._due.get(tick)
         if due is not None:
             due.discard(item)
+            if not due:
+                # Else it would stay until its time, however soon its last item has ended.
+                del self._due[tick]
 
     def close(self) -> None:
         """Forgets all of them."""

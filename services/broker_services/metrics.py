@@ -6,6 +6,7 @@ Each process has a registry of its own, not the library's global one, and reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeVar
 
@@ -133,7 +134,9 @@ def links(connections: Mapping[str, Link]) -> Iterator[Metric]:
     )
 
 
+@cache
 def _version() -> str:
+    """Read once: it takes milliseconds, and leaves cycles that the collector is told to leave for long."""
     try:
         return version("createbranch-broker")
     except PackageNotFoundError:

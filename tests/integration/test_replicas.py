@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from broker import Broker, Task, Worker
 from broker.errors import StoreUnavailableError, TaskAlreadyFinalError
@@ -59,6 +60,10 @@ def shared_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         with EmbeddedServer(folder / "replica", options=options) as replica:
             pair = Pair(master, replica)
             until(pair.is_in_step, "the replica is in step")
+            # Valkey's confirms for the first time up to a second after that.
+            with redis.Redis.from_url(master.url) as raw:
+                raw.set("test:first", 1)
+                assert raw.wait(1, 10_000) == 1
             yield pair
 
 

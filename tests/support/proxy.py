@@ -23,7 +23,7 @@ class Proxy:
         self.received: list[bytes] = []
         self.is_frozen = False
         self.keeps_replies = False
-        self._keeps_behind = b""
+        self._first_kept = b""
         self.delay_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -70,15 +70,14 @@ class Proxy:
         """Nothing passes any more, in no direction, and nobody is told."""
         self.is_frozen = True
 
-    def keep_replies(self, *, behind: bytes = b"") -> None:
-        """Commands pass, their replies do not; from the first command on that holds `behind`."""
-        self._keeps_behind = behind
-        self.keeps_replies = not behind
+    def keep_replies(self, *, first: bytes = b"") -> None:
+        """Commands pass, their replies do not; from the reply on that holds `first`, it included."""
+        self._first_kept = first
+        self.keeps_replies = not first
 
-    def hear(self, data: bytes) -> None:
-        """A client says something."""
-        self.received.append(data)
-        if self._keeps_behind and self._keeps_behind in data:
+    def hear_reply(self, data: bytes) -> None:
+        """The server says something."""
+        if self._first_kept and self._first_kept in data:
             self.keep_replies()
 
     def slow_down(self, delay_s: float) -> None:
@@ -139,11 +138,12 @@ class _Client(asyncio.Protocol):
         self._server.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._proxy.hear(data)
+        self._proxy.received.append(data)
         self._to_server.append(data)
         self.flush()
 
     def take_reply(self, data: bytes) -> None:
+        self._proxy.hear_reply(data)
         if self._proxy.delay_s:
             asyncio.get_running_loop().call_later(self._proxy.delay_s, self._pass_reply, data)
         else:

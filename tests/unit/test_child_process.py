@@ -21,7 +21,7 @@ DEAF_TO_SIGTERM = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05
 
 # Starts a child in a thread that ends at once, says which one, then waits for the end of its own input.
 PARENT = """
-import sys, threading
+import os, sys, threading
 from broker.child_process import ChildProcess
 
 def start():
@@ -31,7 +31,8 @@ def start():
 thread = threading.Thread(target=start)
 thread.start()
 thread.join()
-print(child.pid, child.guard_pid, flush=True)
+# In one write: the child writes into the same pipe.
+os.write(1, f"{child.pid} {child.guard_pid}\\n".encode())
 sys.stdin.read()
 """
 
