@@ -327,10 +327,9 @@ async def test_a_subscriber_that_the_server_drops_comes_back(own: OwnDeployment)
         await until_held(own)
         own.store.config_set("client-output-buffer-limit", "pubsub 65536 0 0")
         hubs = hub_links(own)
-        # In one script, so that nothing is written meanwhile; Valkey counts no message that is long enough to be shared.
-        own.store.eval(
-            "for _ = 1, 1000 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end", 1, "held-response-t0", "x" * 1_000
-        )
+        # In one script, so that nothing is written meanwhile. Valkey does not count messages that it can share.
+        flood = "for _ = 1, 1000 do redis.call('PUBLISH', KEYS[1], ARGV[1]) end"
+        own.store.eval(flood, 1, "held-response-t0", "x" * 1_000)
         await finish_all(http)
         await until(lambda: hub_links(own) - hubs, "it has been dropped, and is back")
         await assert_all_are_answered(held)
