@@ -106,7 +106,7 @@ def task_prefix() -> str:
 
 
 def task_key(uuid: str) -> str:
-    """Hash: the record, all fields at most 64 bytes, so that it stays a listpack."""
+    """String: the record, with its short values."""
     return task_prefix() + uuid
 
 

@@ -169,7 +169,7 @@ class _Lane:
         self.suspects = 0
 
     def ask_unrung(self) -> int:
-        """The slow timer asks; gives the bells known to have been missed, as no ring has come since the last time."""
+        """It is asked unrung; gives the bells known to have been missed, as no ring has come since the last time."""
         missed, self.suspects = self.suspects, 0
         self.is_unrung = self.is_unrung or not self.may_hold_more
         return missed

@@ -1,8 +1,8 @@
 """One RESP3 connection that many callers share: pipelined per loop tick, push-aware, self-checking, self-healing.
 
-The commands of one tick of the event loop leave together, in writes of a few, and replies are matched in order. A
-connection that falls silent with commands outstanding, or answers no PING, is dropped and opened again with jittered
-backoff. What was outstanding is repeated only where that is harmless; everything else fails and says whether it may
+The commands of one tick of the event loop leave together, in writes of `BATCH` at most, and replies are matched in
+order. A connection that falls silent with commands outstanding, or answers no PING, is dropped and opened again with
+jittered backoff. What was outstanding is repeated only where that is harmless; everything else fails and says whether it may
 have run.
 """
 
@@ -45,7 +45,8 @@ together shares script calls and turns of the processor: 8 took 17 % more CPU a 
 MEASURED_ONE_IN: Final = 16
 """Replies of which one is timed: enough for a histogram, next to nothing for the others."""
 MOST_OUTSTANDING: Final = 65_536
-"""Commands written or waiting; beyond it callers are refused at once rather than queued."""
+"""Commands waiting, and calls written, of which one may be several commands joined; beyond it callers are refused at
+once rather than queued."""
 
 # Errors by which the server says "not now" or "not here", and that nothing ran.
 _UNAVAILABLE: Final = ("LOADING", "READONLY", "MASTERDOWN", "BUSY", "OOM", "MISCONF", "NOREPLICAS", "CLUSTERDOWN")

@@ -32,9 +32,11 @@ def _counted(measures: WorkerMeasures) -> Iterator[Metric]:
     yield metrics.counter("broker_claims", "Claims asked of Redis, for all queues at once.", measures.claims)
     claimed = [((queue,), count) for queue, count in measures.claimed.items()]
     yield metrics.counters("broker_tasks_claimed", "Tasks that claims gave.", ("queue",), claimed)
-    yield metrics.counter("broker_bells_heard", "Doorbells that rang here.", measures.bells_heard)
     yield metrics.counter(
-        "broker_bells_missed", "Claims of the slow timer that found work no bell had told of.", measures.bells_missed
+        "broker_bells_heard", "Doorbells that rang here, and wake-ups of the parked worker.", measures.bells_heard
+    )
+    yield metrics.counter(
+        "broker_bells_missed", "Work found by asking unrung, of which no bell had told.", measures.bells_missed
     )
     yield metrics.counter("broker_leases_lost", "Attempts whose lease was over before their end.", measures.leases_lost)
     yield metrics.counter("broker_settle_retries", "Ends that Redis could not store at once.", measures.settle_retries)

@@ -17,6 +17,7 @@ from broker.store.scripts import Script
 PACKAGE = Path(broker.__file__).parent
 LUA = PACKAGE / "store" / "lua"
 NAMES = sorted(path.stem for path in LUA.glob("*.lua"))
+GATHERING = [script for script in scripts.ALL if "local function write_changes" in script.source]
 FRAGMENTS = sorted(path.stem for path in (LUA / "fragments").glob("*.lua"))
 
 KEYWORDS = {
@@ -156,6 +157,13 @@ def declared_in(code: str) -> set[str]:
     lists += re.findall(r"\blocal\s+function\s+(\w+)", code)
     lists += re.findall(r"\bfunction\s*\w*\s*\(([^)]*)\)", code)
     return {name.strip() for names in lists for name in names.split(",")}
+
+
+@pytest.mark.parametrize("script", GATHERING, ids=lambda script: script.name)
+def test_what_a_script_gathers_it_writes(script: Script) -> None:
+    """Else a state would change and its indexes would not; those that change nothing cannot forget it."""
+    if "no-writes" not in script.source.splitlines()[0]:
+        assert "write_changes()" in code_of(text_of(script.name))
 
 
 def test_every_script_compiles(redis_url: str) -> None:
