@@ -2,8 +2,8 @@
 
 The commands of one tick of the event loop leave together, in writes of `BATCH` at most, and replies are matched in
 order. A connection that falls silent with commands outstanding, or answers no PING, is dropped and opened again with
-jittered backoff. What was outstanding is repeated only where that is harmless; everything else fails and says whether it may
-have run.
+jittered backoff. What was outstanding is repeated only where that is harmless; everything else fails and says whether
+it may have run.
 """
 
 from __future__ import annotations
