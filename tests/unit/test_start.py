@@ -214,7 +214,7 @@ def test_packages_are_compared_with_their_hashes(start: ModuleType, monkeypatch:
     monkeypatch.setattr(start, "call", lambda command, _: commands.append(command))
     start.install_packages(["installer"])
     start.install_project(["installer"])
-    assert "--require-hashes" in commands[0]
+    assert {"--require-hashes", "--no-deps"} <= set(commands[0])
     assert {"--no-deps", "--no-build-isolation"} <= set(commands[1])
 
 
