@@ -18,12 +18,15 @@ class Creation:
         hub: Where the wait is held.
         new: The task.
         wait_s: Seconds to hold.
+
+    `ends` is the loop's time at which the wait is over.
     """
 
-    __slots__ = ("_confirmed", "_error", "_new", "_reply", "waiter")
+    __slots__ = ("_confirmed", "_error", "_reply", "ends", "new", "waiter")
 
     def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
-        self._new = new
+        self.new = new
+        self.ends = hub.deadlines.loop.time() + wait_s
         self._reply: Reply = None
         self._error: Exception | None = None
         self._confirmed: asyncio.Future[None] | None = None
@@ -41,7 +44,7 @@ class Creation:
         if self._reply is None:
             self._confirmed = asyncio.get_running_loop().create_future()
             await self._confirmed
-        return read_created(self._reply, self._new)
+        return read_created(self._reply, self.new)
 
     # Receiver
 
@@ -51,7 +54,7 @@ class Creation:
             if is_new(reply):
                 self.waiter.is_confirmed = True
             else:
-                self._attach(read_created(reply, self._new))
+                self._attach(read_created(reply, self.new))
         except BrokerError as error:
             self.fail(error)
             return
@@ -65,14 +68,14 @@ class Creation:
         if self._confirmed is not None and not self._confirmed.done():
             self._confirmed.set_exception(error)
         else:
-            self.waiter.deferred.set_error(error)
+            self.waiter.set_error(error)
 
     def _attach(self, created: Created) -> None:
-        if created.uuid == self._new.uuid:
+        if created.uuid == self.new.uuid:
             self.waiter.confirm(created.seal)
-        if created.uuid != self._new.uuid or created.state.is_terminal:
+        if created.uuid != self.new.uuid or created.state.is_terminal:
             # No message will come on this channel any more: the holder looks elsewhere, or reads.
-            self.waiter.deferred.expire()
+            self.waiter.expire()
 
     @property
     def is_abandoned(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from broker.deadlines import Deadlines
@@ -15,9 +15,10 @@ class DeferredResult(Generic[T]):
     """A result that somebody else will set: an outcome, an error, or the end of the waiter's time.
 
     The first of the three wins; the others are told so and change nothing. Named after Spring's class of the same job.
+    Nothing has to await it: a held call that is told by `call_when_settled` costs neither a future nor a task.
     """
 
-    __slots__ = ("_deadlines", "_future", "_tick")
+    __slots__ = ("_deadlines", "_error", "_listener", "_result", "_tick", "is_settled")
 
     def __init__(self, timeout: float, deadlines: Deadlines) -> None:
         """Starts the clock.
@@ -26,55 +27,80 @@ class DeferredResult(Generic[T]):
             timeout: Seconds until the wait ends without a result.
             deadlines: Of the running loop.
         """
-        self._future: asyncio.Future[T | None] = deadlines.loop.create_future()
+        self.is_settled = False
+        """Whether the wait is over, one way or the other."""
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._listener: Callable[[], object] | None = None
         self._deadlines = deadlines
         self._tick = deadlines.start(self, timeout)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether the wait is over, one way or the other."""
-        return self._future.done()
+    def result(self) -> T | None:
+        """What was set; None while nothing is, and when the wait ended by an error or by its time."""
+        return self._result
 
     def set_result(self, result: T) -> bool:
         """Ends the wait with a result; whether this call did it."""
-        if self._future.done():
-            return False
-        self._deadlines.stop(self, self._tick)
-        self._future.set_result(result)
-        return True
+        return self._settle(result, None)
 
     def set_error(self, error: Exception) -> bool:
         """Ends the wait with an error; whether this call did it."""
-        if self._future.done():
-            return False
-        self._deadlines.stop(self, self._tick)
-        self._future.set_exception(error)
-        return True
+        return self._settle(None, error)
 
     def expire(self) -> bool:
         """Ends the wait without a result; whether this call did it."""
-        if self._future.done():
-            return False
-        self._deadlines.stop(self, self._tick)
-        self._future.set_result(None)
-        return True
+        return self._settle(None, None)
 
     def abandon(self) -> None:
-        """The waiter is gone: releases the clock and the future."""
-        self._deadlines.stop(self, self._tick)
-        if self._future.done() and not self._future.cancelled():
-            # An error that nobody came to hear is no defect.
-            self._future.exception()
-        self._future.cancel()
+        """The waiter is gone: nobody is told of anything any more, and whoever waits here after all is cancelled."""
+        if not self.is_settled:
+            self._listener = None
+            self._settle(None, asyncio.CancelledError())
 
-    def call_when_settled(self, callback: Callable[[], None]) -> None:
-        """Has `callback` called soon after the wait is over, for whoever waits for other things too."""
-        self._future.add_done_callback(lambda _: callback())
+    def call_when_settled(self, listener: Callable[[], object]) -> None:
+        """Has `listener` called by whoever ends the wait, or at once where it is over already.
 
-    def wait(self) -> Awaitable[T | None]:
+        There is one listener. It must not raise: others are told after it.
+        """
+        if self.is_settled:
+            listener()
+        else:
+            self._listener = listener
+
+    async def wait(self) -> T | None:
         """The result, or None when the time was over first.
 
         Raises:
             Exception: What `set_error` was given.
         """
-        return self._future
+        if not self.is_settled:
+            await self._settled()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    async def _settled(self) -> None:
+        over: asyncio.Future[None] = self._deadlines.loop.create_future()
+
+        def wake() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        self.call_when_settled(wake)
+        try:
+            await over
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def _settle(self, result: T | None, error: BaseException | None) -> bool:
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self._result, self._error = result, error
+        self._deadlines.stop(self, self._tick)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener()
+        return True

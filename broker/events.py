@@ -95,7 +95,7 @@ class EventStream:
     def hold(self, end: Waiter, leave: Callable[[], None]) -> None:
         """The task is open: more is to come, until `end` is settled. `leave` is called when the reader goes."""
         self._end, self._leave = end, leave
-        end.deferred.call_when_settled(self.look)
+        end.call_when_settled(self.look)
 
     def look(self) -> None:
         """There may be more in the store."""
@@ -115,7 +115,7 @@ class EventStream:
     @property
     def _has_ended(self) -> bool:
         """Nothing will be heard any more: the task has ended, or this process does."""
-        return self._end is None or self._end.deferred.is_settled
+        return self._end is None or self._end.is_settled
 
     async def _find(self) -> list[StreamEvent]:
         if self._page is not None:

@@ -89,9 +89,9 @@ class Gathering:
             return
         for waiter, item in zip(waiters, items, strict=True):
             if isinstance(item, BrokerError):
-                waiter.deferred.set_error(item)
+                waiter.set_error(item)
             elif item.state.is_terminal:
-                waiter.deferred.set_result(item)
+                waiter.set_result(item)
 
     async def _read_last(self, items: dict[str, Item]) -> None:
         """Whoever says "not yet" has looked once more: a message may have been lost."""
@@ -125,15 +125,15 @@ async def _enough(waiters: Sequence[Waiter], until: Until) -> None:
             enough.set_result(None)
 
     for waiter in waiters:
-        waiter.deferred.call_when_settled(count)
+        waiter.call_when_settled(count)
     await enough
 
 
 async def _outcome(waiter: Waiter) -> Item | None:
     """How a wait has ended; None while it has not, or when its time was over."""
-    if not waiter.deferred.is_settled:
+    if not waiter.is_settled:
         return None
     try:
-        return await waiter.deferred.wait()
+        return await waiter.wait()
     except BrokerError as error:
         return error

@@ -59,20 +59,36 @@ class Holding:
         if wait_s <= 0:
             created = await self._transitions.create(new)
             return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+        return await self.end_of(self.begin(new, wait_s))
+
+    def begin(self, new: NewTask, wait_s: float) -> Creation:
+        """Creates a task, or attaches, and holds without being awaited: `creation.waiter` tells when the wait is over.
+
+        Whoever begins a creation ends it: by awaiting `end_of`, or by `leave` where its waiter has a result.
+
+        Raises:
+            TooManyWaitersError: Nothing was created.
+        """
         self._capacity.refuse_beyond()
-        ends = self._end_of(wait_s)
-        creation = Creation(self._hub, new, wait_s)
+        return Creation(self._hub, new, min(wait_s, MOST_S))
+
+    def leave(self, creation: Creation) -> None:
+        """Ends a creation from its holder's side; the task goes on."""
+        self._hub.leave(creation.waiter)
+
+    async def end_of(self, creation: Creation) -> StoredTask:
+        """Awaits the end of a creation, and leaves it; raises as `create` does."""
         try:
-            settled = await creation.waiter.deferred.wait()
+            settled = await creation.waiter.wait()
             if settled is not None:
                 return settled
-            created = await answered_by(ends, creation.created())
-            if created.uuid == new.uuid:
-                return await self._read_last(last_known(created, new.queue))
+            created = await answered_by(creation.ends, creation.created())
+            if created.uuid == creation.new.uuid:
+                return await self._read_last(last_known(created, creation.new.queue))
         finally:
-            self._hub.leave(creation.waiter)
+            self.leave(creation)
         # The idempotency key stands for a task whose channel was unknown until now.
-        return await self._hold(created.uuid, ends)
+        return await self._hold(created.uuid, creation.ends)
 
     async def query(self, uuid: str, wait_s: float) -> StoredTask:
         """Reads a task and, while it is open, holds until it has ended or the wait is over.
@@ -96,7 +112,7 @@ class Holding:
             waiter.confirm(task.seal)
             # Beside the wait, which ends when it must, whatever Redis does.
             self._background.spawn(self._read_subscribed(waiter), "read behind a subscription")
-            return await waiter.deferred.wait() or await self._read_last(task)
+            return await waiter.wait() or await self._read_last(task)
         finally:
             self._hub.leave(waiter)
 
@@ -111,10 +127,10 @@ class Holding:
         except StoreUnavailableError:
             return
         except BrokerError as error:
-            waiter.deferred.set_error(error)
+            waiter.set_error(error)
             return
         if task.state.is_terminal:
-            waiter.deferred.set_result(task)
+            waiter.set_result(task)
 
     async def _read_last(self, last_known: StoredTask) -> StoredTask:
         """Whoever says "not yet" has looked once more: a message may have been lost."""

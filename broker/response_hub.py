@@ -34,14 +34,21 @@ REREAD_EVERY_S: Final = 12.0
 READ_BATCH: Final = 500
 
 
-class Waiter:
-    """One held wait for one task."""
+class Waiter(DeferredResult[StoredTask]):
+    """One held wait for one task.
 
-    __slots__ = ("channel", "deferred", "is_confirmed", "seal")
+    Args:
+        channel: The task's.
+        seal: The task's, or what it will be if the caller's create makes it.
+        timeout: Seconds until the wait ends by itself.
+        deadlines: Of the running loop.
+    """
 
-    def __init__(self, channel: Channel, deferred: DeferredResult[StoredTask], seal: str) -> None:
+    __slots__ = ("channel", "is_confirmed", "seal")
+
+    def __init__(self, channel: Channel, seal: str, timeout: float, deadlines: Deadlines) -> None:
+        super().__init__(timeout, deadlines)
         self.channel = channel
-        self.deferred = deferred
         self.seal = seal
         self.is_confirmed = False
 
@@ -156,7 +163,7 @@ class ResponseHub:
         if not isinstance(channel, Channel):
             channel = Channel(self, name, queue, uuid, self._loop.time())
             self.subscriptions.join(channel)
-        waiter = Waiter(channel, DeferredResult(0 if self._is_ending else timeout, self.deadlines), seal)
+        waiter = Waiter(channel, seal, 0 if self._is_ending else timeout, self.deadlines)
         channel.waiters.add(waiter)
         self._held += 1
         self._held_of[queue] += 1
@@ -172,7 +179,7 @@ class ResponseHub:
         self._held_of[channel.queue] -= 1
         if not self._held_of[channel.queue]:
             del self._held_of[channel.queue]
-        waiter.deferred.abandon()
+        waiter.abandon()
         if channel.waiters:
             return
         if channel.has_ended:
@@ -205,7 +212,7 @@ class ResponseHub:
         self._is_ending = True
         for channel in self._channels():
             for waiter in list(channel.waiters):
-                waiter.deferred.expire()
+                waiter.expire()
 
     def _channels(self) -> list[Channel]:
         return [topic for topic in self.subscriptions.topics if isinstance(topic, Channel)]
@@ -217,15 +224,16 @@ class ResponseHub:
         message = _read_message(data)
         if message is not None and not message.omitted:
             self._settle_sealed(channel, message, data)
-        if any(not waiter.deferred.is_settled for waiter in channel.waiters):
+        if channel.waiters and any(not waiter.is_settled for waiter in channel.waiters):
             self._read_soon(channel, is_rescue=False)
 
     def _settle_sealed(self, channel: Channel, message: _Message, data: bytes) -> None:
         task = StoredTask(channel.uuid, channel.queue, message.seal, message.state, _without_seal(data))
-        for waiter in channel.waiters:
+        # Those who are told may leave at once.
+        for waiter in tuple(channel.waiters):
             if waiter.seal == message.seal:
                 channel.has_ended = True
-                waiter.deferred.set_result(task)
+                waiter.set_result(task)
 
     # Reading the store again
 
@@ -252,14 +260,14 @@ class ResponseHub:
             task = await self._queries.read(channel.uuid)
         except TaskNotFoundError as gone:
             # A waiter whose create is still on its way has nothing to miss yet.
-            for waiter in channel.waiters:
+            for waiter in tuple(channel.waiters):
                 if waiter.is_confirmed:
-                    waiter.deferred.set_error(gone)
+                    waiter.set_error(gone)
             return
         if task.state.is_terminal:
             channel.has_ended = True
-            for waiter in channel.waiters:
-                if waiter.deferred.set_result(task) and is_rescue:
+            for waiter in tuple(channel.waiters):
+                if waiter.set_result(task) and is_rescue:
                     self.rescued += 1
 
     async def _check_all(self) -> None:

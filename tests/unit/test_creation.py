@@ -9,7 +9,6 @@ import pytest
 
 from broker.creation import Creation
 from broker.deadlines import Deadlines
-from broker.deferred import DeferredResult
 from broker.errors import IdempotencyMismatchError, StoreUnavailableError, TaskConflictError
 from broker.response_hub import Channel, Waiter
 from broker.store.codes import Code
@@ -26,11 +25,8 @@ class FakeHub:
         self.handed: list[Command] = []
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
-        return Waiter(
-            Channel(self, b"c", queue, uuid, 0.0),  # type: ignore[arg-type]
-            DeferredResult(timeout, self.deadlines),
-            seal,
-        )
+        channel = Channel(self, b"c", queue, uuid, 0.0)  # type: ignore[arg-type]
+        return Waiter(channel, seal, timeout, self.deadlines)
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         self.handed.append(command)
@@ -70,7 +66,7 @@ async def test_the_reply_confirms_the_wait(hub: FakeHub) -> None:
     seal = creation.waiter.seal
     creation.succeed(CREATED)
     assert (creation.waiter.is_confirmed, creation.waiter.seal) == (True, seal)
-    assert not creation.waiter.deferred.is_settled
+    assert not creation.waiter.is_settled
     assert (await creation.created()).is_new
 
 
@@ -78,14 +74,14 @@ async def test_the_reply_confirms_the_wait(hub: FakeHub) -> None:
 async def test_a_task_that_has_ended_ends_the_wait(hub: FakeHub, state: bytes) -> None:
     creation = creation_of(hub)
     creation.succeed(reply(Code.ATTACHED, state=state))
-    assert await creation.waiter.deferred.wait() is None
+    assert await creation.waiter.wait() is None
     assert (await creation.created()).state == state.decode()
 
 
 async def test_a_key_that_stands_for_another_task_ends_the_wait_here(hub: FakeHub) -> None:
     creation = creation_of(hub)
     creation.succeed(reply(Code.ATTACHED, uuid=b"other"))
-    assert await creation.waiter.deferred.wait() is None
+    assert await creation.waiter.wait() is None
     assert (await creation.created()).uuid == "other"
     assert not creation.waiter.is_confirmed
 
@@ -97,19 +93,19 @@ async def test_a_refusal_is_the_holders(hub: FakeHub, code: Code, error: type[Ex
     creation = creation_of(hub)
     creation.succeed([code, b"t"])
     with pytest.raises(error):
-        await creation.waiter.deferred.wait()
+        await creation.waiter.wait()
 
 
 async def test_an_outage_is_the_holders(hub: FakeHub) -> None:
     creation = creation_of(hub)
     creation.fail(OUTAGE)
     with pytest.raises(StoreUnavailableError):
-        await creation.waiter.deferred.wait()
+        await creation.waiter.wait()
 
 
 async def test_the_reply_comes_after_the_wait(hub: FakeHub) -> None:
     creation = creation_of(hub)
-    creation.waiter.deferred.expire()
+    creation.waiter.expire()
     asking = known(creation)
     await asyncio.sleep(0)
     creation.succeed(CREATED)
@@ -118,7 +114,7 @@ async def test_the_reply_comes_after_the_wait(hub: FakeHub) -> None:
 
 async def test_the_outage_comes_after_the_wait(hub: FakeHub) -> None:
     creation = creation_of(hub)
-    creation.waiter.deferred.expire()
+    creation.waiter.expire()
     asking = known(creation)
     await asyncio.sleep(0)
     creation.fail(OUTAGE)
@@ -129,9 +125,9 @@ async def test_the_outage_comes_after_the_wait(hub: FakeHub) -> None:
 async def test_the_outage_comes_between_the_end_of_the_wait_and_its_holder(hub: FakeHub) -> None:
     """Both fall into one turn of the loop when the wait is as long as a command's deadline."""
     creation = creation_of(hub)
-    creation.waiter.deferred.expire()
+    creation.waiter.expire()
     creation.fail(OUTAGE)
-    assert await creation.waiter.deferred.wait() is None
+    assert await creation.waiter.wait() is None
     with pytest.raises(StoreUnavailableError):
         await bounded(creation)
 
@@ -139,7 +135,7 @@ async def test_the_outage_comes_between_the_end_of_the_wait_and_its_holder(hub: 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_reply_whose_caller_has_left_harms_nothing(hub: FakeHub, fails: bool) -> None:
     creation = creation_of(hub)
-    creation.waiter.deferred.abandon()
+    creation.waiter.abandon()
     if fails:
         creation.fail(OUTAGE)
     else:

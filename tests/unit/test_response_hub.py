@@ -79,7 +79,7 @@ async def waiting(hub: ResponseHub, store: Store, uuid: str = "t", timeout: floa
 
 async def settled(waiter: Waiter) -> StoredTask:
     async with asyncio.timeout(15):
-        task = await waiter.deferred.wait()
+        task = await waiter.wait()
     assert task is not None
     return task
 
@@ -142,13 +142,13 @@ async def test_each_wait_gets_its_own_task(hub: ResponseHub, store: Store) -> No
 
 async def test_a_wait_ends_with_its_time(hub: ResponseHub, store: Store) -> None:
     waiter = await waiting(hub, store, timeout=0.01)
-    assert await waiter.deferred.wait() is None
+    assert await waiter.wait() is None
 
 
 async def test_all_waits_can_be_ended(hub: ResponseHub, store: Store) -> None:
     waiters = [await waiting(hub, store, uuid) for uuid in ("a", "b")]
     hub.end_all()
-    assert [await waiter.deferred.wait() for waiter in waiters] == [None, None]
+    assert [await waiter.wait() for waiter in waiters] == [None, None]
 
 
 # Leaving
@@ -290,7 +290,7 @@ async def test_a_forgery_ends_no_wait(hub: ResponseHub, store: Store, forgery: b
     for _ in range(3):
         store.raw.publish("q-response-t", forgery)
     await hub.confirm()
-    assert not waiter.deferred.is_settled
+    assert not waiter.is_settled
     await store.transitions.finish("t", succeeded(b"1"))
     assert json.loads((await settled(waiter)).document)["result"] == 1
     assert hub.subscriptions.reconnects == 0
@@ -342,8 +342,8 @@ async def test_a_record_that_is_gone_ends_a_confirmed_wait(hub: ResponseHub, sto
     store.raw.delete(naming.task_key("t"))
     store.raw.publish("q-response-t", "")
     with pytest.raises(TaskNotFoundError):
-        await waiter.deferred.wait()
-    assert not unconfirmed.deferred.is_settled
+        await waiter.wait()
+    assert not unconfirmed.is_settled
 
 
 # Lost messages
@@ -398,7 +398,7 @@ async def test_what_was_published_meanwhile_is_found(proxy: Proxy, store: Store,
     await proxy.listen()
     assert (await settled(waiter)).state is TaskState.SUCCEEDED
     assert hub.rescued == 1
-    assert not open_still.deferred.is_settled
+    assert not open_still.is_settled
 
 
 async def test_who_joins_while_there_is_no_connection_is_subscribed_with_the_next(

@@ -18,7 +18,7 @@ VARY: Final[Header] = (b"vary", b"Accept-Language")
 COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store"))
 
 
-_WITHOUT_BODY: Final = (204, 304)
+WITHOUT_BODY: Final = (204, 304)
 
 
 class Answer:
@@ -52,7 +52,7 @@ class Answer:
             headers = [*COMMON_HEADERS, *self.headers]
         else:
             headers = [VARY, (b"cache-control", b"no-cache"), (b"etag", self.etag), *self.headers]
-        if self.status not in _WITHOUT_BODY:
+        if self.status not in WITHOUT_BODY:
             headers += [(b"content-type", self.content_type), (b"content-length", b"%d" % len(self.body))]
         return headers
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from broker.disconnect import ClientGoneError
-from broker.errors import BrokerError
 from broker_services.api.answers import COMMON_HEADERS, Answer
 from broker_services.api.asgi import Message, Receive, Scope, Send
 from broker_services.api.calls.shared import Api
 from broker_services.api.delivery import connection_of
+from broker_services.api.direct import DirectCall, Line, failure_answer
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.measures import DOCUMENTS
 from broker_services.api.operations import BY_PARENT, BY_PATH, METHODS, Operation
-from broker_services.api.problems import HttpError, problem_answer
+from broker_services.api.problems import HttpError
+from broker_services.api.request_head import RequestHead
 from broker_services.api.whole_answer import write_whole
-
-log = logging.getLogger("broker.api")
-
-_UNEXPECTED: Final = "The service has a defect here; its log has the reason."
+from broker_services.api.whole_request import WholeRequest
 
 
 class Dispatcher:
@@ -51,7 +48,7 @@ class Dispatcher:
             self._measures.callers_gone[operation.name] += 1
             return
         except Exception as error:
-            answer = _problem(request, error)
+            answer = failure_answer(request, error)
         self._measures.answered(operation.name, answer.status, perf_counter() - started, was_held=request.is_held)
         if answer.problem is not None:
             self._measures.problems[answer.problem] += 1
@@ -61,7 +58,27 @@ class Dispatcher:
         elif not write_whole(answer, send):
             await answer.write(send)
 
-    def _guard(self, operation: Operation, request: HttpRequest) -> None:
+    def begin(self, line: Line, request: WholeRequest) -> DirectCall | None:
+        """Begins a call that needs no task of its own, or answers it.
+
+        Args:
+            line: The connection.
+            request: To a path of `DIRECT_PATHS`.
+
+        Returns:
+            The call; None where it does need one, and nothing has been done for it.
+        """
+        operation = BY_PATH[request.path]
+        call = DirectCall(line, request, operation.name, self._measures)
+        try:
+            self._guard(operation, request)
+            if operation.begin is None or not operation.begin(self._api, call):
+                return None
+        except Exception as error:
+            call.refuse(error)
+        return call
+
+    def _guard(self, operation: Operation, request: RequestHead) -> None:
         """Refuses methods that the operation does not take, callers whose key does not allow it, and GETs that nobody
         meant to send. All of that is in the head: no byte of the body has been read."""
         get_is_off = operation.writes and self._api.settings.get_writes == "off"
@@ -85,13 +102,6 @@ class Dispatcher:
         return send_with_headers
 
 
-def _problem(request: HttpRequest, error: Exception) -> Answer:
-    if not isinstance(error, BrokerError):
-        log.error("%s %s failed.", request.method, request.path, exc_info=error)
-        error = HttpError("internal-error", _UNEXPECTED)
-    return problem_answer(error, path=request.instance, language=request.language)
-
-
 def _with_parameter(scope: Scope) -> Operation | None:
     """The operation whose path ends with a parameter; its value goes where ASGI frameworks put it."""
     parent, _, value = scope["path"].rpartition("/")
@@ -111,7 +121,7 @@ def _not_allowed(operation: Operation, method: str, get_is_off: bool) -> HttpErr
     )
 
 
-def _refuse_unmeant(request: HttpRequest) -> None:
+def _refuse_unmeant(request: RequestHead) -> None:
     """A browser's prefetch, or a page of another site, must change nothing."""
     purpose = request.header(b"sec-purpose") or request.header(b"purpose") or ""
     if "prefetch" in purpose.lower():

@@ -1,39 +1,25 @@
-"""One request as the calls see it: headers, query and body, each read once and within bounds."""
+"""A request that comes by ASGI: its body is read once and within bounds, when a call asks for it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container
-from functools import cache
-from typing import Any, Final, TypeVar, cast
-from urllib.parse import parse_qsl, quote
+from typing import Final, TypeVar
 
 import msgspec
-import msgspec.inspect
-from msgspec import Raw
 
 from broker import values
 from broker.errors import InvalidRequestError
-from broker.requests import ErrorRequest, convert, invalid
+from broker.requests import convert
 from broker_services.api.asgi import Receive, Scope
 from broker_services.api.bodies import Bodies
-from broker_services.api.messages import Language, preferred_language
-from broker_services.api.problems import HttpError
+from broker_services.api.request_head import RequestHead, by_name, decode
 
 T = TypeVar("T")
 
-_error_decoder = msgspec.json.Decoder(ErrorRequest)
-
-MOST_QUERY_FIELDS: Final = 200
-
-# Query parameters whose text is JSON.
-_JSON_PARAMETERS: Final = frozenset({"payload", "result", "error", "value"})
 _JSON_SPACE: Final = b" \t\r\n"
-_prefer_wait = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d+(?:\.\d+)?)"?\s*(?:[;,]|$)', re.IGNORECASE)
 
 
-class HttpRequest:
-    """A request; nothing of it is parsed before a call asks.
+class HttpRequest(RequestHead):
+    """A request; nothing of it is parsed or read before a call asks.
 
     Args:
         scope: ASGI's.
@@ -41,92 +27,17 @@ class HttpRequest:
         bodies: Reads the body.
     """
 
-    __slots__ = ("_bodies", "_headers", "is_held", "method", "path", "receive", "scope")
+    __slots__ = ("_bodies", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
+        super().__init__(scope["method"], scope["path"], scope["query_string"], by_name(scope["headers"]))
         self.scope = scope
         self.receive = receive
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self._headers = _by_name(scope["headers"])
         self._bodies = bodies
-        self.is_held = False
-
-    def header(self, name: bytes) -> str | None:
-        """A header's value by its lower-case name; repeated ones are joined, as HTTP allows."""
-        value = self._headers.get(name)
-        return None if value is None else value.decode("latin-1")
-
-    @property
-    def instance(self) -> str:
-        """The path as a problem names it: what a caller put into it is escaped again."""
-        return quote(self.path, safe="/:@!$&'()*+,;=~")
-
-    @property
-    def language(self) -> Language:
-        """What its sender reads."""
-        accept = self.header(b"accept-language")
-        return Language.ENGLISH if accept is None else preferred_language(accept)
-
-    @property
-    def preferred_wait(self) -> float | None:
-        """The seconds of `Prefer: wait=N` (RFC 7240); what cannot be read is ignored, as the RFC asks."""
-        prefer = self.header(b"prefer")
-        found = None if prefer is None else _prefer_wait.search(prefer)
-        return None if found is None else float(found.group(1))
-
-    @property
-    def media_type(self) -> str:
-        """Of the body, lower-case and without parameters; empty when the sender names none."""
-        return (self.header(b"content-type") or "").partition(";")[0].strip().lower()
-
-    # Path
 
     def read_path(self, request_type: type[T]) -> T:
         """The path's parameter as a request. Raises InvalidRequestError."""
         return convert(self.scope["path_params"], request_type, from_text=True)
-
-    # Query
-
-    def query_pairs(self) -> list[tuple[str, str]]:
-        """All query parameters in order. Raises InvalidRequestError."""
-        query = self.scope["query_string"]
-        if _is_plain(query):
-            parts = [part.partition("=") for part in query.decode("ascii").split("&") if part]
-            return [(name, value) for name, _, value in parts]
-        try:
-            return parse_qsl(
-                self.scope["query_string"].decode("ascii"),
-                keep_blank_values=True,
-                errors="strict",
-                max_num_fields=MOST_QUERY_FIELDS,
-            )
-        except UnicodeDecodeError:
-            raise InvalidRequestError("The query is not percent-encoded UTF-8.") from None
-        except ValueError:
-            raise InvalidRequestError(f"The query has more than {MOST_QUERY_FIELDS} parameters.") from None
-
-    def query_fields(self, lists: Container[str] = ()) -> dict[str, Any]:
-        """Query parameters by name, each at most once but for those in `lists`. Raises InvalidRequestError."""
-        fields: dict[str, Any] = {}
-        for name, value in self.query_pairs():
-            if name in lists:
-                fields.setdefault(name, []).append(value)
-            elif name in fields:
-                raise InvalidRequestError(f"`{name}` is given twice; give it once.", field=name)
-            else:
-                fields[name] = value
-        return fields
-
-    def read_query(self, request_type: type[T]) -> T:
-        """The query as a request; fields that are lists may come many times. Raises InvalidRequestError,
-        MalformedJsonError."""
-        fields = self.query_fields(_lists_of(cast("Any", request_type)))
-        for name in _JSON_PARAMETERS & fields.keys():
-            fields[name] = _json_parameter(name, fields[name])
-        return convert(fields, request_type, from_text=True)
-
-    # Body
 
     async def read_json(self, decoder: msgspec.json.Decoder[T], *, needs_body: bool = False) -> T:
         """The JSON body as a request; no body counts as `{}`, unless it is needed.
@@ -151,12 +62,7 @@ class HttpRequest:
         return body
 
     async def _read_json_body(self, bodies: Bodies | None = None, receive: Receive | None = None) -> bytes:
-        if self.scope["query_string"]:
-            raise InvalidRequestError(
-                "A POST takes its fields in the JSON body, not in the query; send them there, or use GET."
-            )
-        if self.media_type not in ("application/json", "") and not self.media_type.endswith("+json"):
-            raise HttpError("unsupported-media-type", f"The body is {self.media_type}; send it as application/json.")
+        self.refuse_other_than_json()
         return await self.read_body(bodies, receive)
 
     async def read_body(self, bodies: Bodies | None = None, receive: Receive | None = None) -> bytes:
@@ -168,56 +74,3 @@ class HttpRequest:
         """
         self.refuse_encoded()
         return await (bodies or self._bodies).read(receive or self.receive, self.announced_bytes)
-
-    @property
-    def announced_bytes(self) -> int:
-        """Content-Length, or 0."""
-        announced = self.header(b"content-length") or ""
-        return int(announced) if announced.isdigit() else 0
-
-    def refuse_encoded(self) -> None:
-        """Raises HttpError for a compressed body."""
-        encoding = (self.header(b"content-encoding") or "identity").strip().lower()
-        if encoding != "identity":
-            raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")
-
-
-@cache
-def _lists_of(request_type: Any) -> frozenset[str]:
-    """The fields of a request that may come many times."""
-    fields = cast("msgspec.inspect.StructType", msgspec.inspect.type_info(request_type)).fields
-    return frozenset(field.name for field in fields if _is_list(field.type))
-
-
-def _is_list(kind: msgspec.inspect.Type) -> bool:
-    # A type with a description comes wrapped.
-    return isinstance(kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind, msgspec.inspect.ListType)
-
-
-def _is_plain(query: bytes) -> bool:
-    """Whether nothing in it is encoded, as in most queries: they are read five times as quickly."""
-    return query.isascii() and b"%" not in query and b"+" not in query and query.count(b"&") < MOST_QUERY_FIELDS
-
-
-def _by_name(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    by_name = dict(headers)
-    if len(by_name) < len(headers):
-        by_name = {name: b", ".join(value for key, value in headers if key == name) for name in by_name}
-    return by_name
-
-
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """A JSON body as a request. Raises MalformedJsonError (400) or InvalidRequestError (422)."""
-    try:
-        return decoder.decode(body if body.strip() else b"{}")
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise values.refusal(body, "body", str(error)) from None
-    except RecursionError:
-        raise InvalidRequestError(f"The body is nested deeper than {values.MAX_NESTING} levels.") from None
-
-
-def _json_parameter(name: str, text: str) -> Any:
-    raw = text.encode()
-    return decode(raw, _error_decoder) if name == "error" else Raw(raw)

@@ -12,8 +12,10 @@ from broker_services.api.access import access_of
 from broker_services.api.app import build_app
 from broker_services.api.calls.shared import Api
 from broker_services.api.descriptors import fit_waiters
-from broker_services.api.operations import UNREAD_PATHS
-from broker_services.api.protocol import HeadBounds, bounded_protocol
+from broker_services.api.direct_protocol import DirectPaths, protocol_factory
+from broker_services.api.dispatcher import Dispatcher
+from broker_services.api.operations import DIRECT_PATHS, UNREAD_PATHS
+from broker_services.api.protocol import HeadBounds
 from broker_services.api.server import BACKLOG, KEEP_ALIVE_S, DrainingServer
 from broker_services.api.upload_cleaning import GRACE_S, UploadCleaning
 from broker_services.loop import configure_log, loop_factory, tune_garbage_collector
@@ -65,15 +67,15 @@ def _cleaning(api: Api) -> UploadCleaning:
     return UploadCleaning(api.uploads, broker.housekeeping, broker.queries, broker.name, grace_s=grace_s)
 
 
-def _config(app: object, api: Api, host: str, port: int) -> uvicorn.Config:
+def _config(app: Dispatcher, api: Api, host: str, port: int) -> uvicorn.Config:
     settings = api.settings
+    bounds = HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused, UNREAD_PATHS)
+    direct = DirectPaths(DIRECT_PATHS, app.begin)
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         host=host,
         port=port,
-        http=bounded_protocol(  # type: ignore[arg-type]  # whatever makes one does
-            HeadBounds(settings.max_header_bytes, settings.body_timeout_s, api.measures.refused, UNREAD_PATHS)
-        ),
+        http=protocol_factory(bounds, direct),  # type: ignore[arg-type]  # whatever makes one does
         ws="none",
         lifespan="off",
         log_config=None,

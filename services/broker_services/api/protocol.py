@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Container, Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -17,7 +16,6 @@ from broker_services.api.corked import CorkedTransport
 from broker_services.api.delivery import CONNECTION, Following, has_left, has_missed
 from broker_services.api.messages import Language
 from broker_services.api.problems import HttpError, problem_answer
-from broker_services.api.small_reads import SmallReads
 
 MOST_PIPELINED: Final = 32
 """Requests read on one connection behind one that is held; more stay unread until it is answered."""
@@ -26,6 +24,8 @@ READER_TIMEOUT_S: Final = 30.0
 """How long a caller may take nothing of an answer that is too long for its connection's buffers."""
 LAST_CHANCE_S: Final = 1.0
 """The same once this process ends."""
+TIMER_STEP_S: Final = 0.001
+"""What the loop's timers are exact to."""
 
 
 class HeadersTooLargeError(Exception):
@@ -46,15 +46,6 @@ class HeadBounds(NamedTuple):
     unread_paths: Container[str] = ()
 
 
-def bounded_protocol(bounds: HeadBounds) -> Callable[..., SmallReads]:
-    """What uvicorn calls for each connection."""
-    return partial(_make_protocol, bounds=bounds)
-
-
-def _make_protocol(*args: Any, **kwargs: Any) -> SmallReads:
-    return SmallReads(BoundedProtocol(*args, **kwargs))
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -72,6 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._behind: Sequence[RequestResponseCycle] = ()
         self._following: Following | None = None
+        self._idle_since = 0.0
         self.on_closed: Callable[[], None] | None = None
         # Weak, since the scope is the protocol's own: a circle would outlive each connection.
         self._reference = weakref.ref(self)
@@ -85,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Tells every request on the connection, where uvicorn tells only the one that came last."""
         self._stop_clock()
         self._forget_stall()
+        self._stop_waiting()
         for cycle in self._behind:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -104,9 +97,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._chunk = len(data)
         self._received += self._chunk
         super().data_received(data)
+        self.end_chunk()
         if self._is_in_head and self._received > self._bounds.most_bytes and not self.transport.is_closing():
             self._refuse(_too_large(self._bounds.most_bytes))
         self._watch_time()
+
+    def end_chunk(self) -> None:
+        """All that has come is parsed."""
 
     # Slow readers
 
@@ -142,9 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head begins."""
         super().on_message_begin()
         self.scope[CONNECTION] = self._reference  # type: ignore[typeddict-unknown-key]
-        if self._following is not None and self._following.is_written:
-            # Whoever asks on has read the answer.
-            self._following = None
+        self._forget_read()
         self._received = self._chunk
         self._is_in_head = self._is_in_message = True
 
@@ -159,6 +154,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._is_too_large = True
             raise HeadersTooLargeError
         self._is_in_head = False
+        self.begin_request()
+
+    def begin_request(self) -> None:
+        """Starts the application's task, or has it wait for the one before it on this connection."""
         previous = self.cycle
         super().on_headers_complete()
         if self.pipeline:
@@ -214,6 +213,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if following is not None and (is_lost or not following.is_written):
             following.on_lost()
 
+    def _forget_read(self) -> None:
+        """Whoever asks on has read the answer before."""
+        if self._following is not None and self._following.is_written:
+            self._following = None
+
     def _has_unsent(self) -> bool:
         return self.transport.get_write_buffer_size() > 0
 
@@ -221,6 +225,51 @@ class BoundedProtocol(HttpToolsProtocol):
     def _descriptor(self) -> int:
         descriptor: int = self.transport.get_extra_info("socket").fileno()
         return descriptor
+
+    # Between requests
+
+    def on_response_complete(self) -> None:
+        """Goes on to the request that was sent behind the one that is answered, or waits for another."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._expect_next()
+
+    def _expect_next(self) -> None:
+        """Nothing is on its way: closed unless something comes within the keep-alive time.
+
+        One timer serves all pauses of a connection; uvicorn makes one a request, and cancels it at the next.
+        """
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._wait_for(self.timeout_keep_alive)
+
+    def _wait_for(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes, if the present pause is as old as the timer."""
+        self.timeout_keep_alive_task = None
+        if not self._is_between_requests():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > TIMER_STEP_S:
+            self._wait_for(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer goes on: when it is over, it looks at how long the pause has been."""
+
+    def _stop_waiting(self) -> None:
+        super()._unset_keepalive_if_required()
+
+    def _is_between_requests(self) -> bool:
+        return not self._is_in_head and not self._is_in_message and self._is_answered()
 
     # Time
 
@@ -237,13 +286,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_clock()
         if not self._is_in_message and self._is_answered():
             self._expect_next()
-
-    def _expect_next(self) -> None:
-        """Nothing is on its way: closed unless something comes within the keep-alive time."""
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
 
     def _give_up(self) -> None:
         self._too_slow = None

@@ -1,4 +1,4 @@
-"""Writes an answer that is complete in one piece, past uvicorn's `send`.
+"""Answers as bytes in one piece, past uvicorn's `send`.
 
 uvicorn takes an answer apart into two messages, looks at each header with two regular expressions, and joins all of it
 again: a quarter of what a short call costs here. What it keeps of a request's course is kept in the same way.
@@ -7,14 +7,15 @@ again: a quarter of what a short call costs here. What it keeps of a request's c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from broker_services.api.answers import Answer, Header
+from broker_services.api.answers import COMMON_HEADERS, JSON, WITHOUT_BODY, Answer, Header
 from broker_services.api.asgi import Send
 from broker_services.api.corked import CorkedTransport
+
+_CLOSES: Final[Header] = (b"connection", b"close")
 
 
 def write_whole(answer: Answer, send: Send) -> bool:
@@ -30,15 +31,12 @@ def write_whole(answer: Answer, send: Send) -> bool:
     transport: Any = cycle.transport
     if cycle.disconnected:
         return True
-    headers = answer.asgi_headers()
-    if (b"connection", b"close") in headers:
+    if _CLOSES in answer.headers:
         cycle.keep_alive = False
-    elif not cycle.keep_alive:
-        headers.append((b"connection", b"close"))
-    head = b"%s%s\r\n" % (_beginning(answer.status, *cycle.default_headers), lines_of(headers))
+    written = rendered(answer, cycle.default_headers, closes=not cycle.keep_alive)
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    transport.write_through(head + answer.body)
+    transport.write_through(written)
     cycle.message_event.set()
     if not cycle.keep_alive:
         transport.close()
@@ -53,10 +51,44 @@ def _is_ready(cycle: RequestResponseCycle) -> bool:
     return is_free and cycle.scope["method"] != "HEAD" and isinstance(transport, CorkedTransport)
 
 
-@lru_cache(maxsize=64)
-def _beginning(status: int, *defaults: Header) -> bytes:
-    """The status line and the headers that every answer of this second has."""
-    return STATUS_LINE[status] + lines_of(defaults)
+def rendered(answer: Answer, defaults: Sequence[Header], *, closes: bool) -> bytes:
+    """An answer as it goes over the wire.
+
+    Args:
+        answer: What to write.
+        defaults: The server's own headers: one list for all answers of a second.
+        closes: Whether the connection ends with it, which the answer itself may say, too.
+    """
+    beginning = _beginnings.of(answer.status, defaults)
+    if _is_plain(answer) and not closes:
+        return b"%s%s%d\r\n\r\n%s" % (beginning, _PLAIN, len(answer.body), answer.body)
+    headers = answer.asgi_headers()
+    if closes and _CLOSES not in headers:
+        headers.append(_CLOSES)
+    return b"%s%s\r\n%s" % (beginning, lines_of(headers), answer.body)
+
+
+def _is_plain(answer: Answer) -> bool:
+    """Whether it is JSON with no header but those that all such answers have."""
+    has_own = answer.headers or answer.etag is not None or answer.content_type is not JSON
+    return not has_own and answer.status not in WITHOUT_BODY
+
+
+class _Beginnings:
+    """Status lines with the headers that every answer of this second has, by status."""
+
+    def __init__(self) -> None:
+        self._defaults: Sequence[Header] = ()
+        self._by_status: dict[int, bytes] = {}
+
+    def of(self, status: int, defaults: Sequence[Header]) -> bytes:
+        """The one for a status. uvicorn makes a new list of headers each second."""
+        if defaults is not self._defaults:
+            self._defaults, self._by_status = defaults, {}
+        beginning = self._by_status.get(status)
+        if beginning is None:
+            beginning = self._by_status[status] = STATUS_LINE[status] + lines_of(defaults)
+        return beginning
 
 
 def lines_of(headers: Sequence[Header]) -> bytes:
@@ -65,3 +97,7 @@ def lines_of(headers: Sequence[Header]) -> bytes:
     if lines.count(b"\n") != len(headers):
         raise RuntimeError("A header of an answer holds a line break.")
     return lines
+
+
+_beginnings = _Beginnings()
+_PLAIN: Final = lines_of([*COMMON_HEADERS, (b"content-type", JSON)]) + b"content-length: "

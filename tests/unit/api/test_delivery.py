@@ -12,8 +12,9 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker_services.api.answers import FollowedAnswer
+from broker_services.api.direct_protocol import protocol_factory
 from broker_services.api.dispatcher import _write_followed
-from broker_services.api.protocol import HeadBounds, bounded_protocol
+from broker_services.api.protocol import HeadBounds
 from broker_services.loop import loop_factory
 from tests.support.store import until
 
@@ -47,7 +48,7 @@ class Exchange:
 
     def make_protocol(self) -> Any:
         config = uvicorn.Config(self.app, interface="asgi3", log_config=None)
-        self.protocols.append(bounded_protocol(HeadBounds(1_024, 5.0))(config, ServerState(), {}))
+        self.protocols.append(protocol_factory(HeadBounds(1_024, 5.0))(config, ServerState(), {}))
         return self.protocols[-1]
 
     async def ask(self, request: bytes = REQUEST) -> None:

@@ -11,7 +11,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from broker_services.api import protocol as protocol_module
-from broker_services.api.protocol import HeadBounds, bounded_protocol
+from broker_services.api.direct_protocol import protocol_factory
+from broker_services.api.protocol import HeadBounds
 from tests.support.store import until
 
 HEAD_TIMEOUT_S = 0.3
@@ -48,7 +49,7 @@ class Listener:
         self.refused: list[str] = []
         self.protocols: list[Any] = []
         self.address = ("", 0)
-        protocol = bounded_protocol(HeadBounds(1_024, HEAD_TIMEOUT_S, self.refused.append))
+        protocol = protocol_factory(HeadBounds(1_024, HEAD_TIMEOUT_S, self.refused.append))
         config = uvicorn.Config(app, timeout_keep_alive=KEEP_ALIVE_S, log_config=None)  # type: ignore[arg-type]
         state = ServerState()
 

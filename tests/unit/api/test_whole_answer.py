@@ -11,7 +11,8 @@ from uvicorn.server import ServerState
 
 from broker_services.api.answers import Answer
 from broker_services.api.asgi import Receive, Scope, Send
-from broker_services.api.protocol import HeadBounds, bounded_protocol
+from broker_services.api.direct_protocol import protocol_factory
+from broker_services.api.protocol import HeadBounds
 from broker_services.api.whole_answer import lines_of, write_whole
 
 ANSWERS = [
@@ -63,7 +64,7 @@ async def answered(answer: Answer, request: bytes, *, whole: bool) -> tuple[byte
     config.load()
     state = ServerState()
     state.default_headers = [(b"date", b"Fri, 20 Nov 2026 20:20:20 GMT")]
-    protocol: Any = bounded_protocol(HeadBounds(10_000, 10))(config=config, server_state=state, app_state={})
+    protocol: Any = protocol_factory(HeadBounds(10_000, 10))(config=config, server_state=state, app_state={})
     protocol = protocol.inner
     protocol.connection_made(cast(asyncio.Transport, wire))
     protocol.data_received(request)

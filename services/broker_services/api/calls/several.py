@@ -45,7 +45,7 @@ def _refuse_idempotency_key(request: HttpRequest) -> None:
 
 def asks_several(request: HttpRequest) -> bool:
     """Whether a query is about several tasks: its `uuid` is repeated, or `until` is given."""
-    query: bytes = request.scope["query_string"]
+    query = request.query
     return query.count(b"uuid=") > 1 or b"until=" in query
 
 

@@ -21,6 +21,7 @@ from broker_services.api.http_request import HttpRequest
 from broker_services.api.leaving import ConnectionWatch
 from broker_services.api.measures import ApiMeasures
 from broker_services.api.metrics import api_metrics, draining
+from broker_services.api.request_head import RequestHead
 from broker_services.api.uploads import Uploads
 from broker_services.metrics import Metrics
 
@@ -71,7 +72,7 @@ class Api:
         yield draining(self.is_draining)
         yield from api_metrics(self.broker, self.measures)
 
-    def wait_s(self, request: HttpRequest, asked: float | None, default: float) -> tuple[float, list[Header]]:
+    def wait_s(self, request: RequestHead, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
         preferred = request.preferred_wait if asked is None else None
         wanted = preferred if preferred is not None else default if asked is None else asked
@@ -101,7 +102,7 @@ def watched(api: Api, request: HttpRequest, wait: float) -> AbstractContextManag
     return DisconnectWatch(request.receive, api.broker.hub.deadlines)
 
 
-def conditional_answer(request: HttpRequest, body: bytes, headers: Sequence[Header]) -> Answer:
+def conditional_answer(request: RequestHead, body: bytes, headers: Sequence[Header]) -> Answer:
     """A JSON answer with its ETag, or 304 where its caller has it already."""
     etag = etag_of(body)
     if_none_match = request.header(b"if-none-match")
@@ -110,7 +111,7 @@ def conditional_answer(request: HttpRequest, body: bytes, headers: Sequence[Head
     return Answer(200, body, headers, etag=etag)
 
 
-def idempotency_key(request: HttpRequest) -> str | None:
+def idempotency_key(request: RequestHead) -> str | None:
     """The header as the draft has it, a quoted string, or bare, as many senders have it."""
     text = request.header(b"idempotency-key")
     if text is None:

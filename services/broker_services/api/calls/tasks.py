@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from broker.creation import Creation
 from broker.requests import (
     CancelRequest,
     ChangeRequest,
@@ -21,7 +22,9 @@ from broker_services.api.answers import Answer, Header
 from broker_services.api.calls.raw_change import read_raw_change
 from broker_services.api.calls.several import asks_several, query_several
 from broker_services.api.calls.shared import Api, conditional_answer, idempotency_key, read, watched
+from broker_services.api.direct import DirectCall
 from broker_services.api.http_request import HttpRequest
+from broker_services.api.request_head import RequestHead
 from broker_services.api.task_body import changed_body, queue_of, task_body
 
 _create_decoder = msgspec.json.Decoder(CreateRequest)
@@ -43,11 +46,62 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     creating = api.broker.exclusive if asked.exclusive else api.broker.holding
     with watched(api, request, wait):
         task = await creating.create(new, wait)
+    return _told_created(api, request, task, applied)
+
+
+def begin_create(api: Api, call: DirectCall) -> bool:
+    """The same without a task, where it is held and need not be exclusive."""
+    request = call.request
+    asked = request.read(_create_decoder, CreateRequest, max_bytes=api.settings.max_body_bytes)
+    wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
+    if wait <= 0 or asked.exclusive:
+        return False
+    new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
+    request.is_held = True
+    _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied)
+    return True
+
+
+class _HeldCreate:
+    """A call that is held until the task it has created or found has ended."""
+
+    __slots__ = ("_api", "_applied", "_call", "_creation")
+
+    def __init__(self, api: Api, call: DirectCall, creation: Creation, applied: list[Header]) -> None:
+        self._api = api
+        self._call = call
+        self._creation = creation
+        self._applied = applied
+        call.on_lost = self._leave
+        creation.waiter.call_when_settled(self._settled)
+
+    def _settled(self) -> None:
+        """By an outcome, which is answered; else whoever says "not yet" looks once more, and that takes a task."""
+        if self._creation.waiter.result is None:
+            self._call.go_on(self._look())
+        else:
+            self._leave()
+            self._call.answer_with(self._answer)
+
+    def _leave(self) -> None:
+        self._api.broker.holding.leave(self._creation)
+
+    def _answer(self) -> Answer:
+        task = self._creation.waiter.result
+        assert task is not None  # noqa: S101  it was just there
+        return _told_created(self._api, self._call.request, task, self._applied)
+
+    async def _look(self) -> Answer:
+        task = await self._api.broker.holding.end_of(self._creation)
+        return _told_created(self._api, self._call.request, task, self._applied)
+
+
+def _told_created(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
     api.measures.told("createTask", task.queue, task.state)
-    return created_answer(api, request, task, applied)
+    return created_answer(api, request, task, headers)
 
 
-def created_answer(api: Api, request: HttpRequest, task: StoredTask, headers: list[Header]) -> Answer:
+def created_answer(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
     """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
@@ -94,7 +148,7 @@ def _changed_answer(api: Api, request: HttpRequest, operation: str, change: Chan
 
 
 async def _read_change(request: HttpRequest) -> ChangeRequest:
-    if b"raw=" in request.scope["query_string"]:
+    if b"raw=" in request.query:
         pairs = dict(reversed(request.query_pairs()))
         if pairs.get("raw") in ("1", "true"):
             return await read_raw_change(request, pairs)

@@ -33,7 +33,7 @@ _ended_decoder = msgspec.json.Decoder(_Ended)
 
 async def async_upload(api: Api, request: HttpRequest) -> Answer:
     """POST /asyncUpload."""
-    if request.scope["query_string"]:
+    if request.query:
         raise InvalidRequestError("An upload takes its fields in the form, not in the query; send them there.")
     uuid, upload = await api.uploads.receive(request)
     wait, applied = api.wait_s(request, upload.wait, WAIT_S)

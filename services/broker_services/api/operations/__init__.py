@@ -26,7 +26,9 @@ BY_PARENT: Final[Mapping[str, ParameterPath]] = parameter_paths(OPERATIONS)
 """What is served below this path, where the last segment is a parameter."""
 METHODS: Final[Mapping[str, tuple[str, ...]]] = methods_by_path(OPERATIONS)
 """All methods of a path, for whoever sent another one."""
+DIRECT_PATHS: Final = frozenset(operation.path for operation in OPERATIONS if operation.begin is not None)
+"""Whose calls may need no task."""
 UNREAD_PATHS: Final = frozenset(operation.path for operation in OPERATIONS if operation.form)
 """Whose bodies are read in turns, and not as they come."""
 
-__all__ = ["BY_PARENT", "BY_PATH", "METHODS", "OPERATIONS", "UNREAD_PATHS", "Operation", "Outcome"]
+__all__ = ["BY_PARENT", "BY_PATH", "DIRECT_PATHS", "METHODS", "OPERATIONS", "UNREAD_PATHS", "Operation", "Outcome"]

@@ -9,9 +9,11 @@ import msgspec
 
 from broker_services.api.answers import Answer
 from broker_services.api.calls.shared import Api
+from broker_services.api.direct import DirectCall
 from broker_services.api.http_request import HttpRequest
 
 Call = Callable[[Api, HttpRequest], Awaitable[Answer]]
+Begin = Callable[[Api, DirectCall], bool]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -33,6 +35,8 @@ class Outcome(msgspec.Struct, frozen=True):
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One path, or some methods of one that ends with a parameter: operations may share such a path.
 
+    `begin` is the same call without a task of its own, for requests that have come whole: it gives False, having done
+    nothing, for those that need one.
     `parameter` is a request type with one field, named as the `{name}` at the path's end; calls read it by
     `request.read_path`. `body` is the type of a whole body that is a value and no request; without it the body is
     `request`, whose fields a method without a body takes from the query.
@@ -47,6 +51,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     methods: tuple[str, ...]
     call: Call
+    begin: Begin | None = None
     scope: str | None
     request: Any = None
     parameter: Any = None

@@ -24,6 +24,7 @@ OPERATIONS: Final = (
         summary="Creates a task, or attaches to the one of this uuid or key, and holds until it has ended.",
         methods=("POST", "GET"),
         call=tasks.create_task,
+        begin=tasks.begin_create,
         scope="create",
         request=CreateRequest,
         writes=True,

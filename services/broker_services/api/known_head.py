@@ -1,0 +1,65 @@
+"""The head that the last request on a connection had, so that the next one need not be parsed where it has the same.
+
+A client that keeps its connection sends the same headers again and again; all that differs is the request line, and
+the body. Such a request is told by comparing bytes, where parsing takes a callback for each header. What its headers
+say is what llhttp made of the very same bytes, so nothing is understood in another way than before.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+# Methods with nothing special about their heads; a path without escapes; a query without a fragment, as sent.
+_request_line: Final = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
+# The connection, or the way in which the body comes, is another one after these.
+_SPECIAL: Final = frozenset({b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"})
+
+
+class RequestLine(NamedTuple):
+    """Method, path and query of a request whose path needs no unquoting."""
+
+    method: str
+    path: str
+    query: bytes
+
+
+class KnownHead(NamedTuple):
+    """`tail`: what follows the request line, up to the body. `headers`: what it says, by lower-case name."""
+
+    tail: bytes
+    headers: dict[bytes, bytes]
+    body_bytes: int
+
+    def matches(self, data: bytes) -> tuple[RequestLine, bytes] | None:
+        """The request line and the body, if `data` is exactly one request of this head."""
+        line_end = data.find(b"\r\n")
+        body_start = line_end + len(self.tail)
+        if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
+            return None
+        line = read_line(data[:line_end])
+        return None if line is None else (line, data[body_start:])
+
+
+def read_line(line: bytes) -> RequestLine | None:
+    """A request line, if it is a plain one."""
+    found = _request_line.fullmatch(line)
+    if found is None:
+        return None
+    method, path, query = found.groups()
+    return RequestLine(method.decode(), path.decode(), query or b"")
+
+
+def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHead | None:
+    """What to remember of a request.
+
+    Args:
+        data: What has come, and was parsed as one whole request.
+        headers: Of it, by lower-case name.
+        body: Of it.
+    """
+    line_end = data.find(b"\r\n")
+    head_end = data.find(b"\r\n\r\n", line_end) + 4
+    if read_line(data[:line_end]) is None or head_end + len(body) != len(data) or not _SPECIAL.isdisjoint(headers):
+        return None
+    return KnownHead(data[line_end:head_end], headers, len(body))
