@@ -74,7 +74,6 @@ class Claiming:
         self._transitions = transitions
         self._queries = queries
         self._capacity = capacity
-        capacity.count(lambda: len(self._waiting))
         self._lease_s = lease_s
         self._name = name
         self._bells: dict[str, Bell] = {}
@@ -213,10 +212,12 @@ class Claiming:
         for bell in claim.bells:
             bell.claims += 1
         self._waiting.add(claim)
+        self._capacity.held += 1
         return claim
 
     def _leave(self, claim: WaitingClaim) -> None:
         self._waiting.discard(claim)
+        self._capacity.held -= 1
         for bell in claim.bells:
             bell.claims -= 1
             bell.idle_since = self._deadlines.loop.time()

@@ -18,7 +18,7 @@ class DeferredResult(Generic[T]):
     Nothing has to await it: a held call that is told by `call_when_settled` costs neither a future nor a task.
     """
 
-    __slots__ = ("_deadlines", "_error", "_listener", "_result", "_tick", "is_settled")
+    __slots__ = ("_deadlines", "_error", "_listener", "_tick", "is_settled", "result")
 
     def __init__(self, timeout: float, deadlines: Deadlines) -> None:
         """Starts the clock.
@@ -29,16 +29,12 @@ class DeferredResult(Generic[T]):
         """
         self.is_settled = False
         """Whether the wait is over, one way or the other."""
-        self._result: T | None = None
+        self.result: T | None = None
+        """What was set; None while nothing is, and when the wait ended by an error or by its time."""
         self._error: BaseException | None = None
         self._listener: Callable[[], object] | None = None
         self._deadlines = deadlines
         self._tick = deadlines.start(self, timeout)
-
-    @property
-    def result(self) -> T | None:
-        """What was set; None while nothing is, and when the wait ended by an error or by its time."""
-        return self._result
 
     def set_result(self, result: T) -> bool:
         """Ends the wait with a result; whether this call did it."""
@@ -78,7 +74,7 @@ class DeferredResult(Generic[T]):
             await self._settled()
         if self._error is not None:
             raise self._error
-        return self._result
+        return self.result
 
     async def _settled(self) -> None:
         over: asyncio.Future[None] = self._deadlines.loop.create_future()
@@ -98,7 +94,7 @@ class DeferredResult(Generic[T]):
         if self.is_settled:
             return False
         self.is_settled = True
-        self._result, self._error = result, error
+        self.result, self._error = result, error
         self._deadlines.stop(self, self._tick)
         listener, self._listener = self._listener, None
         if listener is not None:

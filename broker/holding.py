@@ -41,7 +41,6 @@ class Holding:
         self._transitions = transitions
         self._queries = queries
         self._capacity = capacity
-        capacity.count(lambda: hub.held)
         self._background = Background()
 
     async def close(self) -> None:

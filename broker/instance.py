@@ -82,8 +82,8 @@ class Instance:
             scripts=(scripts.CREATE_TASKS.source, scripts.TAKE_EXCLUSIVE_WAIT.source),
             fence=self._store.fence,
         )
-        self.hub = ResponseHub(self.subscriptions, self.queries)
         self.capacity = Capacity(self.settings.max_waiters)
+        self.hub = ResponseHub(self.subscriptions, self.queries, self.capacity)
         self.holding = Holding(self.hub, self.transitions, self.queries, self.capacity)
         most_bytes = self.settings.max_batch_bytes
         self.gathering = Gathering(self.hub, self.queries, self.capacity, most_bytes=most_bytes)

@@ -11,45 +11,33 @@ NAME_BYTES: Final = 16
 BLOCK_BYTES: Final = 4_096
 
 
-class _Source:
-    """Random bytes, each given out once."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Drops what is left of the block."""
-        self._block = b""
-        self._next = 0
-
-    def take(self) -> bytes:
-        """The next `NAME_BYTES`."""
-        start = self._next
-        if start >= len(self._block):
-            self._block, start = os.urandom(BLOCK_BYTES), 0
-        self._next = start + NAME_BYTES
-        return self._block[start : self._next]
-
-
-_source = _Source()
+# Names of the present block, each given out once.
+_left: Final[list[str]] = []
 # A child process must not give out what its parent will.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_source.forget)
+    os.register_at_fork(after_in_child=_left.clear)
 
 
 def new_uuid() -> str:
     """A task name of 128 random bits, lower-case hexadecimal."""
-    return _source.take().hex()
+    if not _left:
+        _draw()
+    return _left.pop()
+
+
+def _draw() -> None:
+    digits = os.urandom(BLOCK_BYTES).hex()
+    _left.extend(digits[start : start + 2 * NAME_BYTES] for start in range(0, len(digits), 2 * NAME_BYTES))
 
 
 def new_version() -> str:
     """48 random bits for a published version, which a number tells from all others of the same store."""
-    return urlsafe_b64encode(_source.take())[:8].decode()
+    return urlsafe_b64encode(bytes.fromhex(new_uuid()))[:8].decode()
 
 
 def new_secret() -> str:
     """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return _source.take().hex()
+    return new_uuid()
 
 
 def new_report() -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from broker import naming
 from broker.background import Background
+from broker.capacity import Capacity
 from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
@@ -58,33 +59,19 @@ class Waiter(DeferredResult[StoredTask]):
         self.is_confirmed = True
 
 
-class Channel:
-    """One waited task: its subscription and its waiters."""
+class Channel(msgspec.Struct, eq=False):
+    """One waited task: its subscription and its waiters, the first of whom came at `since`."""
 
-    __slots__ = (
-        "_hub",
-        "has_ended",
-        "idle_since",
-        "is_being_read",
-        "name",
-        "queue",
-        "read_again",
-        "since",
-        "uuid",
-        "waiters",
-    )
-
-    def __init__(self, hub: ResponseHub, name: bytes, queue: str, uuid: str, since: float) -> None:
-        self._hub = hub
-        self.name = name
-        self.queue = queue
-        self.uuid = uuid
-        self.waiters: set[Waiter] = set()
-        self.since = since
-        self.idle_since = since
-        self.has_ended = False
-        self.is_being_read = False
-        self.read_again = False
+    hub: ResponseHub
+    name: bytes
+    queue: str
+    uuid: str
+    since: float
+    waiters: set[Waiter] = msgspec.field(default_factory=set)
+    idle_since: float = 0.0
+    has_ended: bool = False
+    is_being_read: bool = False
+    read_again: bool = False
 
     @property
     def is_wanted(self) -> bool:
@@ -94,7 +81,7 @@ class Channel:
     def take(self, message: bytes) -> None:
         """A message on the task's response channel: only its seal makes it more than a hint."""
         if self.waiters:
-            self._hub.take(self, message)
+            self.hub.take(self, message)
 
 
 class _Message(msgspec.Struct):
@@ -116,11 +103,13 @@ class ResponseHub:
     Args:
         subscriptions: Where its channels are heard.
         queries: Reads of the store, on another connection: large replies have no place on that one.
+        capacity: Counts the waits among all held calls.
     """
 
-    def __init__(self, subscriptions: Subscriptions, queries: Queries) -> None:
+    def __init__(self, subscriptions: Subscriptions, queries: Queries, capacity: Capacity) -> None:
         self.subscriptions = subscriptions
         self._queries = queries
+        self._capacity = capacity
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop)
         self._background = Background()
@@ -166,6 +155,7 @@ class ResponseHub:
         waiter = Waiter(channel, seal, 0 if self._is_ending else timeout, self.deadlines)
         channel.waiters.add(waiter)
         self._held += 1
+        self._capacity.held += 1
         self._held_of[queue] += 1
         return waiter
 
@@ -176,6 +166,7 @@ class ResponseHub:
             return
         channel.waiters.discard(waiter)
         self._held -= 1
+        self._capacity.held -= 1
         self._held_of[channel.queue] -= 1
         if not self._held_of[channel.queue]:
             del self._held_of[channel.queue]
@@ -221,9 +212,14 @@ class ResponseHub:
 
     def take(self, channel: Channel, data: bytes) -> None:
         """A message for a task that is waited for here."""
-        message = _read_message(data)
-        if message is not None and not message.omitted:
-            self._settle_sealed(channel, message, data)
+        try:
+            message = _decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Not from the scripts: a reason to look.
+            pass
+        else:
+            if not message.omitted:
+                self._settle_sealed(channel, message, data)
         if channel.waiters and any(not waiter.is_settled for waiter in channel.waiters):
             self._read_soon(channel, is_rescue=False)
 
@@ -289,13 +285,6 @@ class ResponseHub:
                 await self._check([channel for channel in self._channels() if channel.since < oldest])
             except (StoreUnavailableError, StoreError) as error:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
-
-
-def _read_message(data: bytes) -> _Message | None:
-    try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _without_seal(data: bytes) -> bytes:

@@ -75,7 +75,6 @@ class Watches:
         self._unheard: set[str] = set()
         self._background = Background()
         self.missed = 0
-        capacity.count(lambda: self._held)
         subscriptions.listen(self)
         subscriptions.on_recovered(self._read_all)
 
@@ -142,6 +141,7 @@ class Watches:
 
     def _join(self, watch: Watch, wanted: Sequence[Wanted]) -> None:
         self._held += 1
+        self._capacity.held += 1
         for name, known in wanted:
             namespace = self._namespaces.get(name)
             if namespace is None:
@@ -154,6 +154,7 @@ class Watches:
 
     def _leave(self, watch: Watch) -> None:
         self._held -= 1
+        self._capacity.held -= 1
         watch.deferred.abandon()
         for entry in watch.entries:
             namespace = entry.namespace

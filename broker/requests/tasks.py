@@ -191,7 +191,7 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
         retention_ms=milliseconds(retention),
         max_attempts=request.max_attempts,
         seal=new_secret(),
-        idempotency=_idempotency_digest(request.queue, idempotency_key),
+        idempotency=None if idempotency_key is None else _idempotency_digest(request.queue, idempotency_key),
         most_pending=_most_pending(request.queue, settings),
         drops_oldest=settings.queue_full == "drop-oldest",
     )
@@ -213,7 +213,9 @@ def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | N
         new_uuid=new_uuid(),
         seal=new_secret(),
         # No queue has a name with a space: the keys of retries are apart from those of creates.
-        idempotency=_idempotency_digest(f"retry of {request.uuid}", idempotency_key),
+        idempotency=(
+            None if idempotency_key is None else _idempotency_digest(f"retry of {request.uuid}", idempotency_key)
+        ),
         most_pending=settings.queue_max_pending,
         drops_oldest=settings.queue_full == "drop-oldest",
     )
@@ -261,9 +263,7 @@ def error_json(error: ErrorRequest | None, max_bytes: int) -> bytes:
     return encoded
 
 
-def _idempotency_digest(scope: str, key: str | None) -> str | None:
-    if key is None:
-        return None
+def _idempotency_digest(scope: str, key: str) -> str:
     if not 1 <= len(key) <= naming.IDEMPOTENCY_KEY_MAX_CHARS:
         raise InvalidRequestError(
             f"`Idempotency-Key` must have 1 to {naming.IDEMPOTENCY_KEY_MAX_CHARS} characters, not {len(key)}.",

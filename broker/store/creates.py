@@ -48,7 +48,7 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
     """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
     arguments = (
         new.uuid,
-        flag(new.uuid_is_chosen),
+        "1" if new.uuid_is_chosen else "",
         new.queue,
         new.payload,
         new.fingerprint,
@@ -59,7 +59,7 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         new.seal,
         "" if new.max_attempts is None else new.max_attempts,
         new.idempotency or "",
-        flag(wants_document),
+        "1" if wants_document else "",
     )
     # A second run attaches to what the first one made.
     return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))

@@ -12,6 +12,7 @@ import pytest
 
 from broker import naming, probe, response_hub
 from broker import subscriptions as subscriptions_module
+from broker.capacity import Capacity
 from broker.creation import Creation
 from broker.errors import StoreUnavailableError, TaskNotFoundError
 from broker.response_hub import ResponseHub, Waiter
@@ -47,7 +48,7 @@ async def open_hub(store: Store, closing: AsyncExitStack) -> OpenHub:
         subscriptions = Subscriptions(
             Topology.from_url(url), name="h", queries=queries, scripts=(scripts.CREATE_TASKS.source,)
         )
-        hub = ResponseHub(subscriptions, queries)
+        hub = ResponseHub(subscriptions, queries, Capacity(1_000))
         await subscriptions.open()
         hub.start()
         closing.push_async_callback(subscriptions.close)

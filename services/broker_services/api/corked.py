@@ -40,7 +40,8 @@ class CorkedTransport:
 
     def write_through(self, answer: bytes) -> None:
         """Writes an answer that is complete."""
-        self.flush()
+        if self._head:
+            self.flush()
         self._write(answer)
 
     def flush(self) -> None:
@@ -53,6 +54,10 @@ class CorkedTransport:
         # The caller may have left within this turn.
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """As asyncio has it; asked several times a request, so it is not left to `__getattr__`."""
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Closes once everything is written."""

@@ -11,7 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, ParamSpec, Protocol
+
+import msgspec
 
 from broker.errors import BrokerError
 from broker.store.commands import Reply
@@ -22,6 +24,8 @@ from broker_services.api.request_head import RequestHead
 from broker_services.api.whole_request import WholeRequest
 
 log = logging.getLogger("broker.api")
+
+P = ParamSpec("P")
 
 _UNEXPECTED: Final = "The service has a defect here; its log has the reason."
 
@@ -40,71 +44,49 @@ class _Nobody:
         """Nobody is woken."""
 
 
-class DirectCall:
-    """One call. For uvicorn's protocol it is the present request's cycle: the attributes below are those it looks at.
+class DirectCall(msgspec.Struct, eq=False):
+    """One call of the operation `name`, `started` by the performance counter, and counted in `measures`.
 
-    Args:
-        line: The connection.
-        request: What was asked.
-        name: Of the operation.
-        measures: Where the answer is counted.
-
-    `on_lost` is called when the caller has left before the answer.
+    `on_lost` is called when the caller has left before the answer. For uvicorn's protocol the call is the cycle of the
+    present request: it looks at the last four.
     """
 
-    __slots__ = (
-        "_line",
-        "_measures",
-        "_name",
-        "_started",
-        "_task",
-        "disconnected",
-        "keep_alive",
-        "on_lost",
-        "request",
-        "response_complete",
-    )
-
-    message_event: Final = _Nobody()
-
-    def __init__(self, line: Line, request: WholeRequest, name: str, measures: ApiMeasures) -> None:
-        self.request = request
-        self.on_lost: Callable[[], object] | None = None
-        self.keep_alive = True
-        self.disconnected = False
-        self.response_complete = False
-        self._line = line
-        self._name = name
-        self._measures = measures
-        self._started = perf_counter()
-        self._task: asyncio.Task[None] | None = None
+    line: Line
+    request: WholeRequest
+    name: str
+    measures: ApiMeasures
+    started: float
+    on_lost: Callable[[], object] | None = None
+    keep_alive: bool = True
+    disconnected: bool = False
+    response_complete: bool = False
+    message_event: ClassVar = _Nobody()
 
     def answer(self, answer: Answer) -> None:
         """Writes the answer."""
         self.on_lost = None
         self.response_complete = True
-        seconds = perf_counter() - self._started
-        self._measures.answered(self._name, answer.status, seconds, was_held=self.request.is_held)
+        seconds = perf_counter() - self.started
+        self.measures.answered(self.name, answer.status, seconds, was_held=self.request.is_held)
         if answer.problem is not None:
-            self._measures.problems[answer.problem] += 1
-        self._line.write_answer(answer, closes=not self.keep_alive)
+            self.measures.problems[answer.problem] += 1
+        self.line.write_answer(answer, closes=not self.keep_alive)
 
     def refuse(self, error: Exception) -> None:
         """Answers with what went wrong."""
         self.answer(failure_answer(self.request, error))
 
-    def answer_with(self, make: Callable[[], Answer]) -> None:
+    def answer_with(self, make: Callable[P, Answer], *args: P.args, **kwargs: P.kwargs) -> None:
         """Answers with what `make` gives, or with what it raises."""
         try:
-            answer = make()
+            answer = make(*args, **kwargs)
         except Exception as error:
             answer = failure_answer(self.request, error)
         self.answer(answer)
 
     def go_on(self, answering: Coroutine[Any, Any, Answer]) -> None:
         """Has a task find the answer; it is cancelled when the caller leaves."""
-        self._task = asyncio.create_task(self._answer_later(answering))
-        self.on_lost = self._task.cancel
+        self.on_lost = asyncio.create_task(self._answer_later(answering)).cancel
 
     async def _answer_later(self, answering: Coroutine[Any, Any, Answer]) -> None:
         try:
@@ -117,7 +99,7 @@ class DirectCall:
         """The caller has left."""
         if not self.response_complete:
             self.disconnected = self.response_complete = True
-            self._measures.callers_gone[self._name] += 1
+            self.measures.callers_gone[self.name] += 1
             if self.on_lost is not None:
                 self.on_lost()
 
@@ -144,7 +126,7 @@ class AnsweredByReply:
     def succeed(self, reply: Reply) -> None:
         """The reply has come."""
         if not self._call.response_complete:
-            self._call.answer_with(lambda: self._make(reply))
+            self._call.answer_with(self._make, reply)
 
     def fail(self, error: Exception) -> None:
         """It will not come."""

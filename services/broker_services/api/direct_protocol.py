@@ -55,8 +55,8 @@ class DirectProtocol(BoundedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes a request whose head is known as it is, and has anything else parsed."""
-        is_fresh = self._is_between_requests()
-        if is_fresh and self._known is not None and self._take_known(self._known, data):
+        is_fresh = not self._is_in_head and not self._is_in_message
+        if is_fresh and self._known is not None and self._may_begin() and self._take_known(self._known, data):
             return
         self._fresh = data if is_fresh else b""
         super().data_received(data)
@@ -73,9 +73,10 @@ class DirectProtocol(BoundedProtocol):
 
     def _take_known(self, known: KnownHead, data: bytes) -> bool:
         found = known.matches(data)
-        if found is None or len(data) - known.body_bytes > self._bounds.most_bytes or not self._may_begin():
+        if found is None or len(data) - known.body_bytes > self._bounds.most_bytes:
             return False
-        self._forget_read()
+        if self._following is not None:
+            self._forget_read()
         line, body = found
         return self._begin(line, known.headers, body)
 
@@ -131,10 +132,11 @@ class DirectProtocol(BoundedProtocol):
 
     def _may_begin(self) -> bool:
         """Whether nothing stands before a request on this connection."""
-        return self._is_answered() and not self.pipeline and not self.flow.write_paused
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and not self.pipeline and not self.flow.write_paused
 
     def _begin(self, line: RequestLine, headers: dict[bytes, bytes], body: bytes) -> bool:
-        call = self._direct.begin(self, WholeRequest(line.method, line.path, line.query, headers, body))
+        call = self._direct.begin(self, WholeRequest(line.method, line.path, line.query, headers, body=body))
         if call is not None:
             self.cycle = call  # type: ignore[assignment]  # it has what is looked at
         return call is not None

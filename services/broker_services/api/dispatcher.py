@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from broker.disconnect import ClientGoneError
 from broker_services.api.answers import COMMON_HEADERS, Answer
@@ -19,6 +19,8 @@ from broker_services.api.problems import HttpError
 from broker_services.api.request_head import RequestHead
 from broker_services.api.whole_answer import write_whole
 from broker_services.api.whole_request import WholeRequest
+
+_TOLD_BY_BROWSERS: Final = frozenset({b"sec-purpose", b"purpose", b"sec-fetch-site"})
 
 
 class Dispatcher:
@@ -40,7 +42,7 @@ class Dispatcher:
             await self._face(scope, receive, self._documents(send))
             return
         started = perf_counter()
-        request = HttpRequest(scope, receive, self._api.bodies)
+        request = HttpRequest.of_asgi(scope, receive, self._api.bodies)
         try:
             self._guard(operation, request)
             answer = await operation.call(self._api, request)
@@ -69,7 +71,7 @@ class Dispatcher:
             The call; None where it does need one, and nothing has been done for it.
         """
         operation = BY_PATH[request.path]
-        call = DirectCall(line, request, operation.name, self._measures)
+        call = DirectCall(line, request, operation.name, self._measures, perf_counter())
         try:
             self._guard(operation, request)
             if operation.begin is None or not operation.begin(self._api, call):
@@ -123,6 +125,8 @@ def _not_allowed(operation: Operation, method: str, get_is_off: bool) -> HttpErr
 
 def _refuse_unmeant(request: RequestHead) -> None:
     """A browser's prefetch, or a page of another site, must change nothing."""
+    if not request.has_any(_TOLD_BY_BROWSERS):
+        return
     purpose = request.header(b"sec-purpose") or request.header(b"purpose") or ""
     if "prefetch" in purpose.lower():
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")

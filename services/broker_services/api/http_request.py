@@ -18,22 +18,32 @@ T = TypeVar("T")
 _JSON_SPACE: Final = b" \t\r\n"
 
 
-class HttpRequest(RequestHead):
-    """A request; nothing of it is parsed or read before a call asks.
+class HttpRequest(RequestHead, kw_only=True):
+    """A request; nothing of it is parsed or read before a call asks. `bodies` reads its body from ASGI's `receive`."""
 
-    Args:
-        scope: ASGI's.
-        receive: ASGI's.
-        bodies: Reads the body.
-    """
+    scope: Scope
+    receive: Receive
+    bodies: Bodies
 
-    __slots__ = ("_bodies", "receive", "scope")
+    @classmethod
+    def of_asgi(cls, scope: Scope, receive: Receive, bodies: Bodies) -> HttpRequest:
+        """What an ASGI application is called with.
 
-    def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
-        super().__init__(scope["method"], scope["path"], scope["query_string"], by_name(scope["headers"]))
-        self.scope = scope
-        self.receive = receive
-        self._bodies = bodies
+        Args:
+            scope: ASGI's.
+            receive: ASGI's.
+            bodies: Reads the body.
+        """
+        headers = by_name(scope["headers"])
+        return cls(
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            headers,
+            scope=scope,
+            receive=receive,
+            bodies=bodies,
+        )
 
     def read_path(self, request_type: type[T]) -> T:
         """The path's parameter as a request. Raises InvalidRequestError."""
@@ -73,4 +83,4 @@ class HttpRequest(RequestHead):
             PayloadTooLargeError, ClientGoneError
         """
         self.refuse_encoded()
-        return await (bodies or self._bodies).read(receive or self.receive, self.announced_bytes)
+        return await (bodies or self.bodies).read(receive or self.receive, self.announced_bytes)

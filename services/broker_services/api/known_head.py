@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+import msgspec
+
 # Methods with nothing special about their heads; a path without escapes; a query without a fragment, as sent.
 _request_line: Final = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
 # The connection, or the way in which the body comes, is another one after these.
 _SPECIAL: Final = frozenset({b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"})
 
 
-class RequestLine(NamedTuple):
+class RequestLine(msgspec.Struct, frozen=True):
     """Method, path and query of a request whose path needs no unquoting."""
 
     method: str

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final
 
 from broker.task import TaskState
 
 
-class Language(Enum):
-    """The languages that messages exist in."""
+class Language(IntEnum):
+    """The languages that messages exist in, by their place in each pair of words below."""
 
     ENGLISH = 0
     CHINESE = 1
@@ -34,17 +34,17 @@ _UNKNOWN: Final = (
 
 def state_message(state: TaskState, language: Language) -> str:
     """For a task in `state`."""
-    return _STATES[state][language.value]
+    return _STATES[state][language]
 
 
 def repeated_message(language: Language) -> str:
     """For a completion that repeats what has happened already."""
-    return _REPEATED[language.value]
+    return _REPEATED[language]
 
 
 def unknown_task(language: Language) -> str:
     """For a uuid without a task."""
-    return _UNKNOWN[language.value]
+    return _UNKNOWN[language]
 
 
 @lru_cache(maxsize=256)

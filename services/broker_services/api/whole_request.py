@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -13,22 +12,10 @@ from broker_services.api.request_head import RequestHead, decode
 T = TypeVar("T")
 
 
-class WholeRequest(RequestHead):
-    """A request and its body.
+class WholeRequest(RequestHead, kw_only=True):
+    """A request and its body."""
 
-    Args:
-        method: As sent.
-        path: Unquoted.
-        query: As sent.
-        headers: By lower-case name.
-        body: All of it.
-    """
-
-    __slots__ = ("_body",)
-
-    def __init__(self, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], body: bytes) -> None:
-        super().__init__(method, path, query, headers)
-        self._body = body
+    body: bytes
 
     def read(self, decoder: msgspec.json.Decoder[T], request_type: type[T], *, max_bytes: int) -> T:
         """The fields of a call that takes them in the query of a GET or in the body of a POST.
@@ -42,6 +29,6 @@ class WholeRequest(RequestHead):
             return self.read_query(request_type)
         self.refuse_other_than_json()
         self.refuse_encoded()
-        if len(self._body) > max_bytes:
-            raise PayloadTooLargeError(f"The body has {len(self._body)} bytes; at most {max_bytes} are read.")
-        return decode(self._body, decoder)
+        if len(self.body) > max_bytes:
+            raise PayloadTooLargeError(f"The body has {len(self.body)} bytes; at most {max_bytes} are read.")
+        return decode(self.body, decoder)

@@ -40,7 +40,7 @@ GONE: Message = {"type": "http.disconnect"}
 
 def _request(*messages: Message, headers: tuple[tuple[bytes, bytes], ...] = (), query: bytes = b"") -> HttpRequest:
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers, "query_string": query}
-    return HttpRequest(scope, Sender(*messages), Bodies(max_bytes=10, timeout_s=0.01, deadlines=_deadlines()))
+    return HttpRequest.of_asgi(scope, Sender(*messages), Bodies(max_bytes=10, timeout_s=0.01, deadlines=_deadlines()))
 
 
 def _deadlines() -> Deadlines:

@@ -53,7 +53,7 @@ async def written(stream: Stream, accept: str = SSE, method: str = "GET") -> tup
     deadlines = Deadlines(asyncio.get_running_loop())
     bodies = Bodies(max_bytes=1, timeout_s=1, deadlines=deadlines)
     scope = {"method": method, "path": "/taskEvents", "headers": [], "query_string": b""}
-    request, messages = HttpRequest(scope, receive, bodies), list[Any]()
+    request, messages = HttpRequest.of_asgi(scope, receive, bodies), list[Any]()
 
     async def send(message: Any) -> None:
         messages.append(message)

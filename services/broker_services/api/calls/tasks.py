@@ -58,42 +58,38 @@ def begin_create(api: Api, call: DirectCall) -> bool:
         return False
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
     request.is_held = True
-    _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied)
+    _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied).hold()
     return True
 
 
-class _HeldCreate:
+class _HeldCreate(msgspec.Struct, eq=False):
     """A call that is held until the task it has created or found has ended."""
 
-    __slots__ = ("_api", "_applied", "_call", "_creation")
+    api: Api
+    call: DirectCall
+    creation: Creation
+    applied: list[Header]
 
-    def __init__(self, api: Api, call: DirectCall, creation: Creation, applied: list[Header]) -> None:
-        self._api = api
-        self._call = call
-        self._creation = creation
-        self._applied = applied
-        call.on_lost = self._leave
-        creation.waiter.call_when_settled(self._settled)
+    def hold(self) -> None:
+        """Ends when the wait is over, or when the caller leaves."""
+        self.call.on_lost = self._leave
+        self.creation.waiter.call_when_settled(self._settled)
 
     def _settled(self) -> None:
         """By an outcome, which is answered; else whoever says "not yet" looks once more, and that takes a task."""
-        if self._creation.waiter.result is None:
-            self._call.go_on(self._look())
+        task = self.creation.waiter.result
+        if task is None:
+            self.call.go_on(self._look())
         else:
             self._leave()
-            self._call.answer_with(self._answer)
+            self.call.answer_with(_told_created, self.api, self.call.request, task, self.applied)
 
     def _leave(self) -> None:
-        self._api.broker.holding.leave(self._creation)
-
-    def _answer(self) -> Answer:
-        task = self._creation.waiter.result
-        assert task is not None  # noqa: S101  it was just there
-        return _told_created(self._api, self._call.request, task, self._applied)
+        self.api.broker.holding.leave(self.creation)
 
     async def _look(self) -> Answer:
-        task = await self._api.broker.holding.end_of(self._creation)
-        return _told_created(self._api, self._call.request, task, self._applied)
+        task = await self.api.broker.holding.end_of(self.creation)
+        return _told_created(self.api, self.call.request, task, self.applied)
 
 
 def _told_created(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
