@@ -1,4 +1,8 @@
-"""Claimed → run → settled: one attempt at one task, as steps over one value."""
+"""Claimed → run → settled: one attempt at one task, as steps over one value.
+
+The asyncio task of an attempt that succeeds runs the handler, hands the end to the connection and is over: the answer
+ends the attempt where it comes in, and wakes nobody. All other ends are awaited.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,15 @@ import asyncio
 import contextlib
 import logging
 import random
-import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum, auto
 from typing import Any, Final
 
-import msgspec
 import orjson
 
 from broker import values
+from broker.alarm import Alarm
 from broker.background import Background
-from broker.deadlines import Deadlines
 from broker.errors import (
     BrokerError,
     InvalidRequestError,
@@ -27,12 +29,14 @@ from broker.errors import (
     TaskError,
     TaskNotFoundError,
 )
-from broker.handlers import Handler, ThreadLane
+from broker.failures import Failure, failure, failure_of, trace_of
+from broker.lane import Lane
 from broker.measures import WorkerMeasures
 from broker.requests import Completion, milliseconds
 from broker.settings import Settings
-from broker.store.transitions import Claimed, Transitions
-from broker.task import Deferred, Task, TaskFailure, TaskState
+from broker.store.commands import Reply
+from broker.store.transitions import Claimed, Transitions, is_changed
+from broker.task import Deferred, Task, TaskState
 
 log = logging.getLogger("broker.executor")
 
@@ -40,12 +44,11 @@ RENEWALS_PER_LEASE: Final = 3
 SETTLE_RETRY_S: Final = 0.5
 CLOSE_DEADLINE_S: Final = 5.0
 """How long a worker that ends tries to give its tasks back: one command's deadline and a little."""
-ERROR_CODE_MAX_CHARS: Final = 128
-ERROR_MESSAGE_MAX_CHARS: Final = 8_192
-ERROR_MAX_BYTES: Final = 65_536
-"""With details; longer ones are left out."""
+LONGEST_LOOK_S: Final = 86_400.0
+"""Timers of event loops are bounded; time limits are not."""
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
+_NEVER: Final = float("inf")
 
 
 class Stop(Enum):
@@ -56,50 +59,56 @@ class Stop(Enum):
     DRAIN = auto()  # this worker goes; the task is given back
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """An attempt that did not work out."""
-
-    error: bytes
-    may_retry: bool
-
-
 End = Completion | Deferred | Failure | Stop
 """What became of an attempt here."""
 
 
 class Attempt:
-    """One claimed task while it is here. It is what the handler's `Task` is bound to."""
+    """One claimed task while it is here. The handler's `Task` is bound to it, and it takes the answer to its end."""
 
-    def __init__(
-        self, claimed: Claimed, handler: Handler, transitions: Transitions, *, lease_ms: int, max_bytes: int
-    ) -> None:
+    __slots__ = (
+        "_executor",
+        "claimed",
+        "end",
+        "ends_at",
+        "is_running",
+        "lane",
+        "lease_was_lost",
+        "runner",
+        "seconds",
+        "started",
+        "stop",
+    )
+
+    is_abandoned = False
+    """Its end is stored whatever happens here meanwhile."""
+
+    runner: asyncio.Task[None]
+
+    def __init__(self, claimed: Claimed, lane: Lane, executor: Executor, started: float) -> None:
         self.claimed = claimed
-        self.handler = handler
+        self.lane = lane
+        self.started = started
+        self.ends_at = started + lane.handler.timeout_s
+        self.seconds = 0.0
         self.stop: Stop | None = None
+        self.end: End | None = None
         self.is_running = False
-        self.is_settling = False
         self.lease_was_lost = False
-        self.runner: asyncio.Task[None] | None = None
-        self._transitions = transitions
-        self._lease_ms = lease_ms
-        self._max_bytes = max_bytes
+        self._executor = executor
 
     def halt(self, reason: Stop) -> None:
         """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
-        if self.stop is None and not self.is_settling:
+        if self.stop is None and self.end is None:
             self.stop = reason
             # A runner that has not begun sees the reason when it does.
-            if self.is_running and self.runner is not None:
+            if self.is_running:
                 self.runner.cancel()
-
-    def expire(self) -> None:
-        """The handler has taken longer than it may."""
-        self.halt(Stop.TIMEOUT)
 
     async def renew(self, progress: bytes = values.ABSENT) -> None:
         """Extends the lease, or stops the handler when the task is no longer its own."""
         try:
-            state = await self._transitions.extend(self.claimed.uuid, self.claimed.lease, self._lease_ms, progress)
+            state = await self._executor.extend(self.claimed, progress)
         except (LeaseLostError, TaskNotFoundError) as gone:
             self.note(gone)
             self.halt(Stop.ENDED)
@@ -112,6 +121,20 @@ class Attempt:
         """The task is no longer its own, for this reason."""
         self.lease_was_lost = self.lease_was_lost or isinstance(gone, LeaseLostError)
 
+    # Receiver of the answer to a completion
+
+    def succeed(self, reply: Reply) -> None:
+        """The store has answered."""
+        if is_changed(reply):
+            self._executor.leave(self, "succeeded")
+        else:
+            # Asked again, it says so to the one way on which all that is unusual is told.
+            self._executor.settle_on(self)
+
+    def fail(self, error: Exception) -> None:
+        """The store cannot be asked, or refuses."""
+        self._executor.settle_on(self, error)
+
     # TaskActions
 
     async def wait(self, task: Task, timeout: float) -> Task:
@@ -120,7 +143,7 @@ class Attempt:
 
     async def report_progress(self, task: Task, value: Any) -> None:
         """See `Task.progress`."""
-        await self.renew(values.dump(value, "progress", max_bytes=self._max_bytes))
+        await self.renew(self._executor.dump(value, "progress"))
 
     def is_cancelled(self, task: Task) -> bool:
         """Whether the handler should stop: the task was ended, or this worker goes."""
@@ -141,24 +164,38 @@ class Executor:
         self._measures = measures or WorkerMeasures()
         self._lease_ms = milliseconds(settings.lease_s)
         self._max_bytes = settings.max_body_bytes
+        # Of the loop that is known: asking Python 3.11 for the running one is a system call.
+        self._loop = asyncio.get_running_loop()
         # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
         self._attempts: dict[str, Attempt] = {}
+        self._is_idle = asyncio.Event()
         self._background = Background()
-        self._deadlines = Deadlines(asyncio.get_running_loop())
+        self._next_look = _NEVER
+        self._looking = Alarm(self._stop_late)
 
     @property
     def running(self) -> int:
         """Attempts that are here now."""
         return len(self._attempts)
 
-    def start(self, claimed: Claimed, handler: Handler, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
-        """Starts an attempt; `on_end` is called once its slot is free again."""
-        attempt = Attempt(claimed, handler, self._transitions, lease_ms=self._lease_ms, max_bytes=self._max_bytes)
+    def start(self, claimed: Claimed, lane: Lane) -> None:
+        """Starts an attempt, which frees its slot of the lane at its end."""
+        attempt = Attempt(claimed, lane, self, self._loop.time())
         self._attempts[claimed.lease] = attempt
-        # Of the loop that is known: asking Python 3.11 for the running one is a system call.
-        attempt.runner = self._deadlines.loop.create_task(
-            self._run(attempt, threads, on_end), name=f"task {claimed.uuid}"
-        )
+        attempt.runner = self._loop.create_task(self._run(attempt), name=claimed.uuid)
+        if attempt.ends_at < self._next_look:
+            self._look_at(attempt.ends_at)
+
+    def leave(self, attempt: Attempt, outcome: str) -> None:
+        """Counts an attempt that is over, and frees its slot."""
+        if self._attempts.pop(attempt.claimed.lease, None) is None:
+            # Left to the sweep already: the worker ends.
+            return
+        self._measures.executions[attempt.claimed.queue, outcome].observe(attempt.seconds)
+        self._measures.leases_lost += attempt.lease_was_lost
+        attempt.lane.leave(was_called=attempt.is_running)
+        if not self._attempts:
+            self._is_idle.set()
 
     def check(self, uuid: str) -> None:
         """Somebody says that the task was ended elsewhere: if the store says so too, its handler is told."""
@@ -178,18 +215,17 @@ class Executor:
                 await self.until_idle()
         except TimeoutError:
             for attempt in list(self._attempts.values()):
-                if attempt.runner is not None:
-                    attempt.runner.cancel()
+                self._give_up(attempt)
             await self.until_idle()
         finally:
-            self._deadlines.close()
+            self._looking.cancel()
             await self._background.cancel()
 
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
         while self._attempts:
-            runners = [attempt.runner for attempt in self._attempts.values() if attempt.runner is not None]
-            await asyncio.wait(runners)
+            self._is_idle.clear()
+            await self._is_idle.wait()
 
     async def renew_forever(self) -> None:
         """Extends the leases of everything that runs here, several times a lease."""
@@ -197,94 +233,132 @@ class Executor:
             await asyncio.sleep(self._lease_ms / 1_000 / RENEWALS_PER_LEASE)
             await asyncio.gather(*[_renew(attempt) for attempt in self._attempts.values()])
 
-    async def _run(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> None:
-        started, seconds, outcome = self._deadlines.loop.time(), 0.0, "not-stored"
-        try:
-            end = attempt.stop or await self._execute(attempt, threads, on_end)
-            seconds = self._deadlines.loop.time() - started
-            outcome = await self._settle(attempt, end)
-        except asyncio.CancelledError:
-            log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
-        except BrokerError as error:
-            # The lease will run out and the sweep will take over.
-            log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, error)  # noqa: TRY400
-        finally:
-            self._measures.executions[attempt.claimed.queue, outcome].observe(seconds)
-            self._measures.leases_lost += attempt.lease_was_lost
-            self._attempts.pop(attempt.claimed.lease, None)
-            if threads is None or not attempt.is_running:
-                on_end()
+    async def extend(self, claimed: Claimed, progress: bytes) -> TaskState | int:
+        """See `Transitions.extend`."""
+        return await self._transitions.extend(claimed.uuid, claimed.lease, self._lease_ms, progress)
+
+    def dump(self, value: Any, what: str) -> bytes:
+        """A handler's value as JSON; see `values.dump`."""
+        return values.dump(value, what, max_bytes=self._max_bytes)
+
+    # Time limits: one timer for all attempts, so one that ends in time has cost a comparison.
+
+    def _look_at(self, time: float) -> None:
+        self._next_look = time
+        self._looking.set(min(time - self._loop.time(), LONGEST_LOOK_S))
+
+    def _stop_late(self) -> None:
+        now, self._next_look = self._loop.time(), _NEVER
+        for attempt in self._attempts.values():
+            if attempt.ends_at <= now:
+                attempt.halt(Stop.TIMEOUT)
+        next_look = min((a.ends_at for a in self._attempts.values() if a.ends_at > now), default=_NEVER)
+        if next_look < _NEVER:
+            self._look_at(next_look)
 
     # Run
 
-    async def _execute(self, attempt: Attempt, threads: ThreadLane | None, on_end: Callable[[], None]) -> End:
+    async def _run(self, attempt: Attempt) -> None:
+        end = attempt.end = attempt.stop or await self._execute(attempt)
+        if isinstance(end, Completion):
+            self._transitions.hand_finish(attempt.claimed.uuid, attempt.claimed.lease, end, attempt)
+        else:
+            await self._settle(attempt, end)
+
+    async def _execute(self, attempt: Attempt) -> End:
         """Runs the handler."""
-        tick = self._deadlines.start(attempt, attempt.handler.timeout_s)
         attempt.is_running = True
         try:
-            result = await _call(attempt.handler, _task(attempt), threads, on_end)
+            result = await attempt.lane.call(_task(attempt))
         except asyncio.CancelledError:
             return _end_of_cancelled(attempt)
         except TaskError as error:
-            return _failure_of(error, attempt.handler)
+            return failure_of(error, attempt.lane.handler)
         except Exception as error:  # whatever a handler raises is its task's error
             _log_failure(attempt, error)
-            return _failure_of(error, attempt.handler)
+            return failure_of(error, attempt.lane.handler)
         finally:
-            self._deadlines.stop(attempt, tick)
+            attempt.seconds = self._loop.time() - attempt.started
         return result if isinstance(result, Deferred) else self._success(result)
 
     def _success(self, result: Any) -> Completion | Failure:
         try:
-            text = values.ABSENT if result is None else values.dump(result, "result", max_bytes=self._max_bytes)
+            text = values.ABSENT if result is None else self.dump(result, "result")
             return Completion(state=TaskState.SUCCEEDED, result=text)
         except (InvalidRequestError, PayloadTooLargeError) as error:
-            return _failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
+            return failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
 
     # Settle
 
-    async def _settle(self, attempt: Attempt, end: End) -> str:
-        """Stores the end of an attempt; an outage is waited out, since the outcome exists nowhere else.
+    def settle_on(self, attempt: Attempt, error: Exception | None = None) -> None:
+        """Goes on with an end that was handed to the store and is not known to be stored."""
+        if attempt.end is not None and attempt.claimed.lease in self._attempts:
+            settling = self._settle(attempt, attempt.end, error)
+            attempt.runner = self._loop.create_task(settling, name=attempt.claimed.uuid)
+
+    async def _settle(self, attempt: Attempt, end: End, error: Exception | None = None) -> None:
+        """Stores an end. `error`: what a first try has met."""
+        outcome = "not-stored"
+        try:
+            await self._bear(attempt, error)
+            outcome = await self._stored(attempt, end)
+        except _GONE as gone:
+            attempt.note(gone)
+            log.info("The end of task %s came too late: %s", attempt.claimed.uuid, gone)
+            outcome = "too-late"
+        except BrokerError as defect:
+            # The lease will run out and the sweep will take over.
+            log.error("The end of task %s could not be stored: %s", attempt.claimed.uuid, defect)  # noqa: TRY400
+        finally:
+            self.leave(attempt, outcome)
+
+    async def _stored(self, attempt: Attempt, end: End) -> str:
+        """Waits an outage out, since the end exists nowhere else.
 
         Returns:
-            What became of it, as `WorkerMeasures.executions` has it.
+            What became of the attempt, as `WorkerMeasures.executions` has it.
         """
-        attempt.is_settling = True
-        steps = self._settling(attempt, end)
         while True:
             try:
-                stored = await steps()
+                return _outcome_of(end, await self._storing(attempt, end))
             except StoreUnavailableError as error:
-                self._measures.settle_retries += 1
-                log.warning("Task %s waits to store its end: %s", attempt.claimed.uuid, error)
-                await asyncio.sleep(SETTLE_RETRY_S * random.uniform(0.5, 1.0))  # noqa: S311
-            except _GONE as gone:
-                attempt.note(gone)
-                log.info("The end of task %s came too late: %s", attempt.claimed.uuid, gone)
-                return "too-late"
-            else:
-                return _outcome_of(end, stored)
+                await self._bear(attempt, error)
 
-    def _settling(self, attempt: Attempt, end: End) -> Callable[[], Awaitable[object]]:
+    async def _bear(self, attempt: Attempt, error: Exception | None) -> None:
+        """Pauses after an outage; any other error is no outage."""
+        if isinstance(error, StoreUnavailableError):
+            self._measures.settle_retries += 1
+            log.warning("Task %s waits to store its end: %s", attempt.claimed.uuid, error)
+            await asyncio.sleep(SETTLE_RETRY_S * random.uniform(0.5, 1.0))  # noqa: S311
+        elif error is not None:
+            raise error
+
+    def _storing(self, attempt: Attempt, end: End) -> Awaitable[object]:
+        """The step that stores an end."""
         uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
-        if isinstance(end, Deferred):
-            expires_ms = None if end.expires_in_s is None else max(1, milliseconds(end.expires_in_s))
-            return lambda: self._transitions.defer(uuid, lease, expires_ms=expires_ms)
         if isinstance(end, Completion):
-            return lambda: self._transitions.finish(uuid, end, lease=lease)
+            return self._transitions.finish(uuid, end, lease=lease)
         if isinstance(end, Failure):
             return self._failing(attempt, end)
-        if end is Stop.DRAIN:
-            return lambda: self._transitions.give_back(uuid, lease)
-        return _nothing
+        if isinstance(end, Deferred):
+            expires_ms = None if end.expires_in_s is None else max(1, milliseconds(end.expires_in_s))
+            return self._transitions.defer(uuid, lease, expires_ms=expires_ms)
+        return self._transitions.give_back(uuid, lease) if end is Stop.DRAIN else _nothing()
 
-    def _failing(self, attempt: Attempt, failure: Failure) -> Callable[[], Awaitable[object]]:
+    def _failing(self, attempt: Attempt, end: Failure) -> Awaitable[object]:
         uuid, lease = attempt.claimed.uuid, attempt.claimed.lease
-        failed = Completion(state=TaskState.FAILED, error=failure.error)
-        if not failure.may_retry:
-            return lambda: self._transitions.finish(uuid, failed, lease=lease)
-        delay_ms = milliseconds(attempt.handler.retry_delay_s(attempt.claimed.attempt))
-        return lambda: self._transitions.retry(uuid, lease, failed, delay_ms)
+        failed = Completion(state=TaskState.FAILED, error=end.error)
+        if not end.may_retry:
+            return self._transitions.finish(uuid, failed, lease=lease)
+        delay_ms = milliseconds(attempt.lane.handler.retry_delay_s(attempt.claimed.attempt))
+        return self._transitions.retry(uuid, lease, failed, delay_ms)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """An end that could not be stored in time is left to the sweep; a handler that still runs is told again."""
+        attempt.runner.cancel()
+        if attempt.end is not None:
+            log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
+            self.leave(attempt, "not-stored")
 
 
 def _outcome_of(end: End, stored: object) -> str:
@@ -299,13 +373,18 @@ def _outcome_of(end: End, stored: object) -> str:
 
 
 def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
+    handler = attempt.lane.handler
     if attempt.stop is Stop.TIMEOUT:
-        limit = attempt.handler.timeout_s
-        may_retry = attempt.handler.may_retry(TimeoutError())
-        return _failure("timeout", f"The handler took longer than {limit:g} s.", may_retry=may_retry)
+        may_retry = handler.may_retry(TimeoutError())
+        return failure("timeout", f"The handler took longer than {handler.timeout_s:g} s.", may_retry=may_retry)
     if attempt.stop is not None:
         return attempt.stop
-    return _failure("cancelled", "The handler cancelled itself.", may_retry=True)
+    return failure("cancelled", "The handler cancelled itself.", may_retry=True)
+
+
+def _log_failure(attempt: Attempt, error: Exception) -> None:
+    claimed, trace = attempt.claimed, trace_of(error)
+    log.warning("The handler of task %s failed in attempt %d:\n%s", claimed.uuid, claimed.attempt, trace)
 
 
 async def _renew(attempt: Attempt) -> None:
@@ -318,12 +397,6 @@ async def _nothing() -> None:
     """The task is somebody else's: there is nothing to store."""
 
 
-async def _call(handler: Handler, task: Task, threads: ThreadLane | None, on_end: Callable[[], None]) -> Any:
-    if threads is not None:
-        return await threads.run(task, on_end)
-    return await handler.function(task)
-
-
 def _task(attempt: Attempt) -> Task:
     claimed = attempt.claimed
     return Task(
@@ -334,51 +407,3 @@ def _task(attempt: Attempt) -> Task:
         payload=None if claimed.payload is None else orjson.loads(claimed.payload),
         actions=attempt,
     )
-
-
-def _failure_of(error: Exception, handler: Handler) -> Failure:
-    code = getattr(error, "code", None)
-    return _failure(
-        code if isinstance(code, str) and code else type(error).__name__,
-        _text_of(error),
-        details=getattr(error, "details", None),
-        may_retry=handler.may_retry(error),
-    )
-
-
-def _failure(code: str, message: str, *, may_retry: bool, details: Any = None) -> Failure:
-    failure = TaskFailure(code[:ERROR_CODE_MAX_CHARS], message[:ERROR_MESSAGE_MAX_CHARS], details)
-    try:
-        text = values.dump(_members(failure), "error", max_bytes=ERROR_MAX_BYTES)
-    except (InvalidRequestError, PayloadTooLargeError):
-        # Better an error without its details than none.
-        plain = TaskFailure(_printable(failure.code), _printable(failure.message))
-        text = values.dump(_members(plain), "error", max_bytes=ERROR_MAX_BYTES)
-    return Failure(text, may_retry)
-
-
-def _log_failure(attempt: Attempt, error: Exception) -> None:
-    """The task keeps the error's class and text; the way to it is only told here."""
-    trace = _printable("".join(traceback.format_exception(error)))
-    log.warning(
-        "The handler of task %s failed in attempt %d:\n%s", attempt.claimed.uuid, attempt.claimed.attempt, trace
-    )
-
-
-def _text_of(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "The error has no text."
-
-
-def _members(failure: TaskFailure) -> dict[str, Any]:
-    members: dict[str, Any] = {"code": failure.code, "message": failure.message}
-    if failure.details is not None:
-        members["details"] = failure.details
-    return members
-
-
-def _printable(message: str | None) -> str:
-    """Without the lone surrogates that a file name in a message may bring."""
-    return (message or "").encode("utf-8", "replace").decode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +12,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from broker.alarm import Alarm
 from broker.background import Background
 from broker.bell_duty import BellDuty
-from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
+from broker.claimer import Claimer
+from broker.errors import ConfigurationError
 from broker.executor import Executor
 from broker.handlers import (
     DEFAULT_CONCURRENCY,
@@ -24,18 +23,17 @@ from broker.handlers import (
     ErrorTypes,
     Handler,
     HandlerFunction,
-    ThreadLane,
 )
+from broker.lane import Lane
 from broker.measures import WorkerMeasures
 from broker.presence import Presence
 from broker.recovery import Recovery
 from broker.request_bell import RequestBell
-from broker.requests import BACKOFF_FIRST_S, BACKOFF_MOST_S, DEFAULT_MAX_ATTEMPTS, MOST_CLAIMED, milliseconds
+from broker.requests import BACKOFF_FIRST_S, BACKOFF_MOST_S, DEFAULT_MAX_ATTEMPTS, milliseconds
 from broker.settings import Settings
 from broker.store.link import Link
 from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Claimed, Claims, ClaimWish
 
 log = logging.getLogger("broker.worker")
 
@@ -152,32 +150,6 @@ def _as_types(given: ErrorTypes) -> tuple[type[BaseException], ...]:
     return (given,) if isinstance(given, type) else tuple(given)
 
 
-class _Lane:
-    """The slots of one handler, and whether its queue may hold more."""
-
-    def __init__(self, handler: Handler, concurrency: int) -> None:
-        self.handler = handler
-        self.free = concurrency
-        self.may_hold_more = True
-        self.is_unrung = False
-        self.suspects = 0
-        self.threads = None if handler.is_async else ThreadLane(handler, concurrency)
-
-    def hear(self) -> None:
-        """A bell has rung: what was found without one lately was only faster than the bell."""
-        self.is_unrung = False
-        self.suspects = 0
-
-    def ask_unrung(self) -> int:
-        """It is asked unrung; gives the bells known to have been missed, as no ring has come since the last time."""
-        missed, self.suspects = self.suspects, 0
-        self.is_unrung = self.is_unrung or not self.may_hold_more
-        return missed
-
-    def wish(self) -> ClaimWish:
-        return ClaimWish(self.handler.queue, min(self.free, MOST_CLAIMED), self.handler.max_attempts)
-
-
 class _WorkerProcess:
     """The connections and loops behind `Worker.run`."""
 
@@ -187,9 +159,10 @@ class _WorkerProcess:
         self._settings = settings
         self._measures = measures
         self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._lanes = {handler.queue: _Lane(handler, concurrency or handler.concurrency) for handler in handlers}
-        self._alarms = {queue: Alarm(partial(self._ring, queue)) for queue in self._lanes}
-        self._lease_ms = milliseconds(settings.lease_s)
+        self._lanes = {
+            handler.queue: Lane(handler, concurrency or handler.concurrency, on_place=self._ask_soon)
+            for handler in handlers
+        }
         topology = Topology.from_url(settings.redis_url)
         self._store = Session(
             topology,
@@ -197,10 +170,9 @@ class _WorkerProcess:
             wait_replicas=settings.wait_replicas,
             events_kept=settings.events_kept,
         )
-        self._transitions = self._store.transitions
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._store.housekeeping.report_workers, self._name), lambda: presence)
-        self._executor = Executor(self._transitions, settings, measures)
+        self._executor = Executor(self._store.transitions, settings, measures)
         self._bell = RequestBell(
             topology,
             worker=self._name,
@@ -217,10 +189,17 @@ class _WorkerProcess:
             on_ring=self._hear,
             on_turn=self._ask_unrung,
         )
-        self._wake = asyncio.Event()
+        self._claimer = Claimer(
+            self._store.transitions,
+            self._executor,
+            self._lanes,
+            worker=self._name,
+            lease_ms=milliseconds(settings.lease_s),
+            measures=measures,
+            on_full=self._duty.pass_on,
+        )
         self._is_stopping = False
         self._background = Background()
-        self._claiming: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
 
     @property
@@ -244,8 +223,7 @@ class _WorkerProcess:
         self._background.keep(self._presence.report_forever, "presence")
         self._background.keep(self._executor.renew_forever, "lease renewal")
         self._listening = self._background.keep(self._duty.run_forever, "bell duty")
-        self._claiming = self._background.keep(self._claim_forever, "claiming")
-        self._wake.set()
+        self._claimer.ask()
 
     async def drain(self) -> None:
         """Claims no more and lets finish what fits."""
@@ -271,13 +249,9 @@ class _WorkerProcess:
         await self._store.close()
 
     async def _stop_claiming(self) -> None:
-        """Ends the loop between two claims: a claim on its way may have taken tasks. Others hear the bells then."""
+        """Others hear the bells then."""
         self._is_stopping = True
-        self._wake.set()
-        if self._claiming is not None:
-            await asyncio.wait({self._claiming})
-        for alarm in self._alarms.values():
-            alarm.cancel()
+        await self._claimer.stop()
         if self._listening is not None:
             listening, self._listening = self._listening, None
             listening.cancel()
@@ -286,16 +260,9 @@ class _WorkerProcess:
 
     def _hear(self, queue: str) -> None:
         self._measures.bells_heard += 1
-        self._lanes[queue].hear()
-        self._ring(queue)
-
-    def _ring(self, queue: str) -> None:
         lane = self._lanes[queue]
-        lane.may_hold_more = True
-        if lane.free:
-            self._wake.set()
-        else:
-            self._duty.pass_on(queue)
+        lane.hear()
+        self._claimer.ring(lane)
 
     def _ask_unrung(self, queue: str) -> None:
         lane = self._lanes[queue]
@@ -303,57 +270,7 @@ class _WorkerProcess:
         if self._duty.listens(queue):
             # Whoever is parked hears no bells that it could miss.
             self._measures.bells_missed += missed
-        self._ring(queue)
+        self._claimer.ring(lane)
 
-    async def _claim_forever(self) -> None:
-        while not self._is_stopping:
-            await self._wake.wait()
-            self._wake.clear()
-            asking = [lane for lane in self._lanes.values() if lane.may_hold_more and lane.free]
-            if asking and not self._is_stopping:
-                await self._claim(asking)
-
-    async def _claim(self, asking: list[_Lane]) -> None:
-        # No queue is always the last to be asked, should one call not get round to all.
-        random.shuffle(asking)
-        wishes = [lane.wish() for lane in asking]
-        unrung = [lane for lane in asking if lane.is_unrung]
-        for lane in asking:
-            # Set again by a ring during the claim, which may have come too late for it.
-            lane.may_hold_more = lane.is_unrung = False
-        try:
-            claims = await self._transitions.claim(self._name, self._lease_ms, wishes)
-        except (StoreUnavailableError, StoreError) as error:
-            log.warning("No claim: %s", error)
-            await asyncio.sleep(RETRY_CLAIM_S)
-            return
-        self._count(claims.tasks, unrung)
-        self._start_all(claims.tasks)
-        self._ask_on(wishes, claims)
-
-    def _count(self, claimed: list[Claimed], unrung: list[_Lane]) -> None:
-        self._measures.claims += 1
-        for task in claimed:
-            self._measures.claimed[task.queue] += 1
-        for lane in unrung:
-            # Not yet known to be missed: bells come by another connection, and may be a moment later.
-            lane.suspects += not lane.may_hold_more and any(task.queue == lane.handler.queue for task in claimed)
-
-    def _start_all(self, claimed: list[Claimed]) -> None:
-        for task in claimed:
-            lane = self._lanes[task.queue]
-            lane.free -= 1
-            self._executor.start(task, lane.handler, lane.threads, lambda lane=lane: self._free(lane))  # type: ignore[misc]
-
-    def _ask_on(self, wishes: list[ClaimWish], claims: Claims) -> None:
-        """A queue that gave all that was asked of it may hold more; one that its rate held back does, for later."""
-        for wish in wishes:
-            if sum(task.queue == wish.queue for task in claims.tasks) == wish.most:
-                self._ring(wish.queue)
-        for queue, ms in claims.again_ms.items():
-            self._alarms[queue].set(ms / 1_000)
-
-    def _free(self, lane: _Lane) -> None:
-        lane.free += 1
-        if lane.may_hold_more:
-            self._wake.set()
+    def _ask_soon(self) -> None:
+        self._claimer.ask_soon()

@@ -91,6 +91,9 @@ class Sender(Protocol):
     def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
         """The same for several in one write."""
 
+    def flush_soon(self) -> None:
+        """Has what is handed over until then leave together, behind what the loop is to run already."""
+
 
 class Awaited:
     """The receiver of a command that somebody awaits."""

@@ -326,3 +326,7 @@ class FencedLink:
         """See `Link.hand_all`."""
         now = self._loop.time()
         self._link.hand_all([(command, _Ticket(self._fence, self._link, receiver, now)) for command, receiver in calls])
+
+    def flush_soon(self) -> None:
+        """See `Link.flush_soon`."""
+        self._link.flush_soon()

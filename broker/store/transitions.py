@@ -18,7 +18,7 @@ from broker.randomness import new_report, new_secret
 from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, LimitsRequest, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Command, Reply, Sender, send_all
+from broker.store.commands import Awaited, Command, Receiver, Reply, Sender, send_all
 from broker.store.creates import Created, create_command, created_or_error, read_created, read_retried
 from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
@@ -70,6 +70,8 @@ class ClaimWish(msgspec.Struct, frozen=True):
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
 
+_CONFIRMED: Final = Command(("PING",), repeatable=True)
+"""Its reply is given when replicas confirm."""
 _FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
 
 
@@ -148,23 +150,43 @@ class Transitions:
             UnconfirmedError: Replicas don't confirm the claim. Its tasks are given back, and none are claimed until
                 replicas confirm again: attempts are not to be used up meanwhile.
         """
-        if self._claims_in_doubt:
-            await self._link.send(Command(("PING",), repeatable=True))
-            self._claims_in_doubt = False
+        future: asyncio.Future[Claims] = asyncio.get_running_loop().create_future()
+        self.hand_claim(worker, lease_ms, wishes, Awaited(future), most=most, wants_documents=wants_documents)
+        return await future
+
+    def hand_claim(
+        self,
+        worker: str,
+        lease_ms: int,
+        wishes: Sequence[ClaimWish],
+        receiver: Receiver,
+        *,
+        most: int | None = None,
+        wants_documents: bool = False,
+    ) -> None:
+        """The same for a receiver, which is given the `Claims`; it leaves at once."""
         in_all = sum(wish.most for wish in wishes) if most is None else most
         arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, flag(wants_documents)]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
         command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
-        try:
-            reply = await self._link.send(command)
-        except UnconfirmedError as error:
-            self._claims_in_doubt = True
-            for claimed in _read_claims(error.reply).tasks:
-                self._return(claimed)
-            raise
-        return _read_claims(reply)
+        claiming = _Claiming(self, command, receiver)
+        if self._claims_in_doubt:
+            self._link.hand(_CONFIRMED, _Trust(claiming))
+        else:
+            self.ask(claiming)
+
+    def ask(self, claiming: _Claiming) -> None:
+        """Claims; only once replicas are known to confirm."""
+        self._claims_in_doubt = False
+        self._link.hand_all([(claiming.command, claiming)])
+
+    def doubt(self, error: UnconfirmedError) -> None:
+        """Replicas don't confirm: what was claimed goes back, and nothing more is claimed until they do."""
+        self._claims_in_doubt = True
+        for claimed in _read_claims(error.reply).tasks:
+            self._return(claimed)
 
     def _return(self, claimed: Claimed) -> None:
         """Gives a task back that nobody will run, without waiting for the answer."""
@@ -199,9 +221,7 @@ class Transitions:
             TaskAlreadyFinalError: It has another outcome.
             LeaseLostError, TaskNotFoundError
         """
-        arguments = (uuid, completion.state, completion.result, completion.error, lease or "", flag(wants_document))
-        # The worst that a second run can do is to tell the one who changed it that it was so already.
-        reply = await self._link.send(Command(arguments, repeatable=True, batch=_FINISH_BATCH))
+        reply = await self._link.send(_finish(uuid, completion, lease or "", wants_document=wants_document))
         code = reply[0]
         if code == Code.CHANGED:
             return Changed(uuid, True, completion.state, document_of(reply, 1))
@@ -212,6 +232,14 @@ class Transitions:
         if not is_outcome_of(document, completion):
             raise TaskAlreadyFinalError(uuid, state, document)
         return Changed(uuid, False, state, document)
+
+    def hand_finish(self, uuid: str, lease: str, completion: Completion, receiver: Receiver) -> None:
+        """The same for a receiver, which is given a reply that `is_changed` knows."""
+        self._link.hand(_finish(uuid, completion, lease), receiver)
+
+    def flush_soon(self) -> None:
+        """Has what is handed over until then leave together, behind what the loop is to run already."""
+        self._link.flush_soon()
 
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         """Returns a failed attempt; whether another one follows (else the task has failed with `completion`).
@@ -287,6 +315,68 @@ class Transitions:
         if reply[0] == Code.FINAL:
             raise already_final(release.uuid, reply)
         return Code(reply[0])
+
+
+class _Claiming:
+    """The receiver of a claim's reply."""
+
+    __slots__ = ("_receiver", "_transitions", "command")
+
+    def __init__(self, transitions: Transitions, command: Command, receiver: Receiver) -> None:
+        self._transitions = transitions
+        self._receiver = receiver
+        self.command = command
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self._receiver.is_abandoned
+
+    def succeed(self, reply: Reply) -> None:
+        self._receiver.succeed(_read_claims(reply))
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, UnconfirmedError):
+            self._transitions.doubt(error)
+        self._receiver.fail(error)
+
+    def begin(self) -> None:
+        """Replicas confirm: it may be asked."""
+        self._transitions.ask(self)
+
+    def refuse(self, error: Exception) -> None:
+        """It was not asked."""
+        self._receiver.fail(error)
+
+
+class _Trust:
+    """The receiver of what was asked to know whether replicas confirm again, before a claim that waits for that."""
+
+    __slots__ = ("_claiming",)
+
+    def __init__(self, claiming: _Claiming) -> None:
+        self._claiming = claiming
+
+    @property
+    def is_abandoned(self) -> bool:
+        return self._claiming.is_abandoned
+
+    def succeed(self, reply: Reply) -> None:
+        self._claiming.begin()
+
+    def fail(self, error: Exception) -> None:
+        # Nothing was claimed that would have to go back.
+        self._claiming.refuse(error)
+
+
+def is_changed(reply: Reply) -> bool:
+    """Whether a completion was the first, and all is as it usually is."""
+    return bool(reply[0] == Code.CHANGED)
+
+
+def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
+    # The worst that a second run can do is to tell the one who changed it that it was so already.
+    arguments = (uuid, completion.state, completion.result, completion.error, lease, flag(wants_document))
+    return Command(arguments, repeatable=True, batch=_FINISH_BATCH)
 
 
 def _requeue(release: Release, *, wants_document: bool = True) -> Command:

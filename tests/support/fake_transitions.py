@@ -8,7 +8,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from broker.errors import BrokerError
 from broker.requests import Completion
+from broker.store.codes import Code
+from broker.store.commands import Receiver
 from broker.store.transitions import Changed, Claimed
 from broker.task import TaskState
 
@@ -31,6 +34,7 @@ class FakeTransitions:
         self.calls: list[Call] = []
         self.hindrances: dict[str, deque[Hindrance]] = {}
         self.ended_by_others: TaskState | None = None
+        self._asked: set[asyncio.Task[None]] = set()
 
     @property
     def settled(self) -> list[Call]:
@@ -53,6 +57,14 @@ class FakeTransitions:
         await self._meet(Call("finish", uuid, lease or "", completion))
         return Changed(uuid, True, completion.state, None)
 
+    def hand_finish(self, uuid: str, lease: str, completion: Completion, receiver: Receiver) -> None:
+        asking = asyncio.create_task(self._answer(receiver, Call("finish", uuid, lease, completion)))
+        self._asked.add(asking)
+        asking.add_done_callback(self._asked.discard)
+
+    def flush_soon(self) -> None:
+        """Nothing waits to leave."""
+
     async def retry(self, uuid: str, lease: str, completion: Completion, delay_ms: int) -> bool:
         await self._meet(Call("retry", uuid, lease, (completion, delay_ms)))
         return True
@@ -62,6 +74,14 @@ class FakeTransitions:
 
     async def defer(self, uuid: str, lease: str, *, expires_ms: int | None = None) -> None:
         await self._meet(Call("defer", uuid, lease, expires_ms))
+
+    async def _answer(self, receiver: Receiver, call: Call) -> None:
+        try:
+            await self._meet(call)
+        except BrokerError as error:
+            receiver.fail(error)
+        else:
+            receiver.succeed([Code.CHANGED])
 
     async def _meet(self, call: Call) -> None:
         await asyncio.sleep(0)

@@ -22,7 +22,8 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.executor import Executor
-from broker.handlers import Handler, ThreadLane
+from broker.handlers import Handler
+from broker.lane import Lane
 from broker.settings import Settings
 from broker.store.transitions import Claimed
 from broker.task import DEFERRED, Task, TaskState
@@ -39,14 +40,14 @@ class Bench:
         self.store = FakeTransitions()
         self.executor = Executor(self.store, Settings(**settings))  # type: ignore[arg-type]
         self.freed = 0
-        self.lanes: list[ThreadLane] = []
+        self.lanes: list[Lane] = []
 
     def start(self, function: Callable[..., Any], task: Claimed | None = None, *, timeout_s: float = 20) -> None:
         handler = Handler("q", function, timeout_s=timeout_s)
-        lane = None if handler.is_async else ThreadLane(handler, 4)
-        if lane is not None:
-            self.lanes.append(lane)
-        self.executor.start(task or claimed(), handler, lane, self._free)
+        lane = Lane(handler, 4, on_place=self._note_free)
+        self.lanes.append(lane)
+        lane.take()
+        self.executor.start(task or claimed(), lane)
 
     async def run(self, function: Callable[..., Any], task: Claimed | None = None, *, timeout_s: float = 20) -> Call:
         """Runs one attempt to its end and gives the one thing that was reported."""
@@ -64,7 +65,7 @@ class Bench:
         self.store.ended_by_others = TaskState.CANCELLED
         self.executor.check(uuid)
 
-    def _free(self) -> None:
+    def _note_free(self) -> None:
         self.freed += 1
 
 
