@@ -7,10 +7,10 @@ and codes come from `naming.py` and `codes.py` as Lua locals, so no script spell
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 import re
-from collections.abc import Mapping
-from functools import cached_property
-from importlib import resources
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
 from typing import Final
 
 from broker import naming
@@ -18,6 +18,7 @@ from broker.store.codes import Code
 from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
+_word = re.compile(r"\w+")
 
 _NAMES: Final[Mapping[str, str]] = {
     "TASK": naming.task_prefix(),
@@ -68,8 +69,8 @@ class Script:
         shebang, _, body = _read(f"{self.name}.lua").partition("\n")
         fragments: dict[str, str] = {}
         _collect(body, fragments)
-        joined = "\n".join([*fragments.values(), body])
-        return "\n".join([shebang, *_constants(joined), joined])
+        texts = [*fragments.values(), body]
+        return "\n".join([shebang, *_constants(texts), *texts])
 
     @cached_property
     def digest(self) -> str:
@@ -98,8 +99,18 @@ class Script:
         return Batch(self, key, shared)
 
 
+@cache
 def _read(path: str) -> str:
-    return resources.files("broker.store").joinpath("lua", path).read_text(encoding="utf-8")
+    """A file of `lua/`; fragments are asked for by many scripts, at the start of every process."""
+    # Not by importlib.resources, whose import takes longer than reading all files.
+    data = pkgutil.get_data("broker.store", f"lua/{path}")
+    assert data is not None  # noqa: S101  only loaders that cannot read data give none
+    return data.decode("utf-8")
+
+
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_word.findall(text))
 
 
 def _collect(text: str, fragments: dict[str, str]) -> None:
@@ -112,11 +123,12 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
                 fragments[name] = fragment
 
 
-def _constants(text: str) -> list[str]:
-    """Lua locals for the names that `text` uses: a script runs thousands of times a second, so it gets no others."""
+def _constants(texts: Iterable[str]) -> list[str]:
+    """Lua locals for the names that `texts` use: a script runs thousands of times a second, so it gets no others."""
     values: dict[str, str] = {name: f"'{value}'" for name, value in _NAMES.items()}
     values.update({code.name: str(code.value) for code in Code})
-    return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
+    used = frozenset().union(*map(_words, texts))
+    return [f"local {name} = {value}" for name, value in values.items() if name in used]
 
 
 CREATE_TASKS: Final = Script("create_tasks")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from broker import naming
 from broker.errors import ConfigurationError
@@ -46,15 +45,32 @@ class FileStore:
     """
 
     def __init__(self, url: str) -> None:
+        is_folder = "://" not in url and "::" not in url
+        self._url = str(Path(url).expanduser().absolute()) if is_folder else url
+        # A folder can always be tried, so fsspec's import is left to its first file. A URL is looked at now.
+        self.is_local = is_folder or _is_local(self._system)
+
+    @cached_property
+    def _place(self) -> tuple[Any, str]:
+        """The file system, and where the store is in it."""
+        import fsspec
+
         try:
-            self._system, root = fsspec.core.url_to_fs(url)
+            system, root = fsspec.core.url_to_fs(self._url)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(
-                f"BROKER_UPLOAD_URL={url!r} cannot be used: {error}. Name a folder, or a URL of fsspec's whose package "
-                "is installed."
+                f"BROKER_UPLOAD_URL={self._url!r} cannot be used: {error}. Name a folder, or a URL of fsspec's whose "
+                "package is installed."
             ) from None
-        self._root = root.rstrip("/")
-        self.is_local = isinstance(self._system, LocalFileSystem)
+        return system, root.rstrip("/")
+
+    @property
+    def _system(self) -> Any:
+        return self._place[0]
+
+    @property
+    def _root(self) -> str:
+        return self._place[1]
 
     # One task's files
 
@@ -156,6 +172,12 @@ class NewFile:
             self._file.close()
         with contextlib.suppress(FileNotFoundError):
             self._system.rm_file(self._path)
+
+
+def _is_local(system: Any) -> bool:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(system, LocalFileSystem)
 
 
 def _shard(uuid: str) -> str:

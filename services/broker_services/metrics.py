@@ -6,9 +6,7 @@ Each process has a registry of its own, not the library's global one, and reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,11 +15,8 @@ from prometheus_client.registry import Collector
 
 from broker.measures import Histogram
 from broker.store.link import Link
-
-TEXT: Final = "text/plain"
-OPENMETRICS: Final = "application/openmetrics-text"
-TEXT_TYPE: Final = f"{TEXT}; version=0.0.4; charset=utf-8"
-OPENMETRICS_TYPE: Final = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
+from broker_services.media_types import OPENMETRICS, OPENMETRICS_TYPE, TEXT_TYPE
+from broker_services.version import service_version
 
 T = TypeVar("T")
 Labels = tuple[str, ...]
@@ -48,7 +43,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What the process counts, and which version it is."""
-        yield gauges("broker_build_info", "The version of this process.", ("version",), [((_version(),), 1)])
+        yield gauges("broker_build_info", "The version of this process.", ("version",), [((service_version(),), 1)])
         yield from self._collect()
 
     def render(self, accept: str) -> tuple[bytes, str]:
@@ -132,12 +127,3 @@ def links(connections: Mapping[str, Link]) -> Iterator[Metric]:
         label,
         [((name,), link.latency) for name, link in connections.items()],
     )
-
-
-@cache
-def _version() -> str:
-    """Read once: it takes milliseconds, and leaves cycles that the collector is told to leave for long."""
-    try:
-        return version("createbranch-broker")
-    except PackageNotFoundError:
-        return "0+unknown"

@@ -16,4 +16,13 @@ async def constant(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(constant, port=int(sys.argv[1]), access_log=False, log_level="warning", lifespan="off", ws="none")
+    uvicorn.run(
+        constant,
+        port=int(sys.argv[1]),
+        access_log=False,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+    )

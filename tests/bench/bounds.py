@@ -29,11 +29,16 @@ class Bound(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How a bound was kept. `value`: None where it was not measured. `reference`: the figure it was compared with."""
+    """How a bound was kept.
+
+    `value`: None where it was not measured. `reference`: the figure it was compared with. `spread`: the least and the
+    most that a single round would have given; far apart, they tell of a noisy machine.
+    """
 
     bound: Bound
     value: float | None
-    reference: str
+    reference: str = ""
+    spread: tuple[float, float] | None = None
 
     @property
     def is_met(self) -> bool:
@@ -146,11 +151,19 @@ def _verdict(bound: Bound, found: Mapping[str, Summary]) -> Verdict:
     references = [name for name in bound.of if name in found]
     if bound.figure not in found or (bound.of and not references):
         return Verdict(bound, None, ", ".join(bound.of))
-    median = found[bound.figure].median
+    figure = found[bound.figure]
     if not references:
-        return Verdict(bound, median, "")
+        return Verdict(bound, figure.median, spread=(figure.least, figure.most))
     # Compared with the best: the least of costs, the most of rates.
     best: Callable[..., str] = min if bound.at_most is not None else max
     reference = best(references, key=lambda name: found[name].median)
     divisor = found[reference].median
-    return Verdict(bound, median / divisor if divisor else None, reference)
+    ratio = figure.median / divisor if divisor else None
+    return Verdict(bound, ratio, reference, _spread(figure, found[reference]))
+
+
+def _spread(figure: Summary, reference: Summary) -> tuple[float, float] | None:
+    """Of the ratios of rounds in which both were measured; rounds are compared with themselves only."""
+    rounds = zip(figure.values, reference.values, strict=False)
+    ratios = [value / divisor for value, divisor in rounds if value is not None and divisor]
+    return (min(ratios), max(ratios)) if ratios else None

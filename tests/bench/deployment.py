@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from broker.child_process import ChildProcess
 from broker.store.embedded import EmbeddedServer
-from tests.bench import processes
+from tests.bench import processes, wire
 from tests.bench.accounting import ServerAccount, cpu_s
 from tests.bench.load import Accounts
+from tests.bench.wire import Wire
+
+HELD_DEADLINE_S: Final = 60.0
+POLL_S: Final = 0.02
+"""Showing its metrics costs an instance 2 ms."""
 
 
 class Deployment(NamedTuple):
@@ -58,3 +65,27 @@ def deployed_on(server: EmbeddedServer, *, apis: int = 1, workers: int = 0, **se
             tuple(url for _, url in running_apis),
             tuple(running_workers),
         )
+
+
+def held(urls: Iterable[str], gauge: str) -> int:
+    """How many calls some instances hold, by a gauge of their metrics."""
+    return sum(_shown(url, gauge) for url in urls)
+
+
+def until_held(urls: Iterable[str], gauge: str, count: int) -> None:
+    """Returns once so many are held. Raises TimeoutError."""
+    urls, end = list(urls), time.monotonic() + HELD_DEADLINE_S
+    while (found := held(urls, gauge)) < count:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{found} of {count} calls were held after {HELD_DEADLINE_S:g} s.")
+        time.sleep(POLL_S)
+
+
+def _shown(url: str, gauge: str) -> int:
+    with Wire() as client:
+        (connection,) = client.open(url, 1)
+        page = client.call(connection, wire.get("/metrics")).body.decode()
+    found = re.search(rf"^{gauge} ([\d.]+)", page, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{url} shows no {gauge}.")
+    return int(float(found[1]))

@@ -21,12 +21,17 @@ from tests.bench.figures import percentile
 
 _COUNT: Final = re.compile(r"(\d+) requests in ([\d.]+)(s|m)")
 _MEDIAN: Final = re.compile(r"50%\s+([\d.]+)(us|ms|s)")
-_FAILED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)|Socket errors: connect (\d+), read (\d+), write (\d+)")
+_REFUSED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)")
+_BROKEN: Final = re.compile(r"Socket errors: (connect (\d+), read (\d+), write (\d+))")
 _MILLISECONDS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
+class LoadError(RuntimeError):
+    """A run that gives no figures: nothing was answered, or not all was answered well."""
+
+
 class Load(NamedTuple):
-    """What a run did."""
+    """What a run did; at least one request."""
 
     requests: int
     seconds: float
@@ -39,7 +44,7 @@ class Load(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """A run, and the CPU time per request that each account was charged meanwhile, in µs. Empty without requests."""
+    """A run, and the CPU time per request that each account was charged meanwhile, in µs."""
 
     load: Load
     cpu_us: Mapping[str, float]
@@ -63,7 +68,7 @@ def run(*urls: str, connections: int, seconds: int) -> Load:
     """GETs each URL over so many connections for so long, all at the same time.
 
     Raises:
-        RuntimeError: An answer was no 2xx, or a connection broke.
+        LoadError: Nothing was answered, an answer was no 2xx, or a connection broke.
     """
     with ExitStack() as stack:
         started = [
@@ -73,7 +78,7 @@ def run(*urls: str, connections: int, seconds: int) -> Load:
             for url in urls
         ]
         printed = [process.communicate()[0] for process in started]
-    return _joined([_parsed(url, text) for url, text in zip(urls, printed, strict=True)])
+    return _joined([_parsed(text) for text in printed])
 
 
 def charged(accounts: Accounts, work: Callable[[], Load]) -> Cost:
@@ -81,7 +86,7 @@ def charged(accounts: Accounts, work: Callable[[], Load]) -> Cost:
     before = {name: spent() for name, spent in accounts.items()}
     done = work()
     spent_us = {name: (spent() - before[name]) * 1e6 for name, spent in accounts.items()}
-    return Cost(done, {name: us / done.requests for name, us in spent_us.items()} if done.requests else {})
+    return Cost(done, {name: us / done.requests for name, us in spent_us.items()})
 
 
 def _joined(loads: Sequence[Load]) -> Load:
@@ -99,13 +104,20 @@ def _command(url: str, connections: int, seconds: int) -> list[str]:
     return [sys.executable, "-m", "tests.bench.load", url, str(connections), str(seconds)]
 
 
-def _parsed(url: str, printed: str) -> Load:
+def _parsed(printed: str) -> Load:
     if printed.startswith("{"):
         return Load(**json.loads(printed))
-    count, median, failed = _COUNT.search(printed), _MEDIAN.search(printed), _FAILED.search(printed)
-    # Timeouts alone are slow answers, which the rate tells of.
-    if count is None or median is None or (failed is not None and any(int(number or 0) for number in failed.groups())):
-        raise RuntimeError(f"wrk could not load {url}:\n{printed}")
+    count, median = _COUNT.search(printed), _MEDIAN.search(printed)
+    if count is None or median is None:
+        raise LoadError(f"{generator()} could not be run: {printed or 'it printed nothing'}")
+    if int(count[1]) == 0:
+        raise LoadError("no answer")
+    if refused := _REFUSED.search(printed):
+        raise LoadError(f"{refused[1]} of {count[1]} answers were no success")
+    # Timeouts, which stand in the same line, are slow answers: the rate tells of them.
+    broken = _BROKEN.search(printed)
+    if broken is not None and any(map(int, broken.groups()[1:])):
+        raise LoadError(f"connections broke: {broken[1]}")
     seconds = float(count[2]) * (60 if count[3] == "m" else 1)
     return Load(int(count[1]), seconds, float(median[1]) * _MILLISECONDS[median[2]])
 

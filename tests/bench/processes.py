@@ -83,6 +83,13 @@ def wait_for_port(port: int, child: ChildProcess) -> None:
 
 
 def environment(**settings: str) -> Mapping[str, str]:
-    """This process's own without any settings of the broker but these, in small letters."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    """This process's own without any settings of the broker but these, in small letters.
+
+    Bytecode is kept, whatever is set elsewhere: an installed package has it.
+    """
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("BROKER_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     return {**own, **{f"BROKER_{name.upper()}": value for name, value in settings.items()}}

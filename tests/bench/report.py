@@ -13,13 +13,14 @@ from tests.bench.figures import Summary
 class Report(NamedTuple):
     """What a run found.
 
-    `budget`: how much it took, in words. `scenarios`: by name, the figures. `failures`: by name, why one could not be
-    run.
+    `budget`: how much it took, in words. `scenarios`: by name, the figures. `notes`: by name, what their reader has to
+    know. `failures`: by name, why one could not be run.
     """
 
     machine: Mapping[str, str]
     budget: str
     scenarios: Mapping[str, Mapping[str, Summary]]
+    notes: Mapping[str, Sequence[str]]
     verdicts: Sequence[Verdict]
     failures: Mapping[str, str]
     seconds: float
@@ -41,9 +42,16 @@ def as_json(report: Report) -> str:
             for scenario, figures in report.scenarios.items()
         },
         "bounds": [
-            {**verdict.bound._asdict(), "value": verdict.value, "reference": verdict.reference, "met": verdict.is_met}
+            {
+                **verdict.bound._asdict(),
+                "value": verdict.value,
+                "spread": verdict.spread,
+                "reference": verdict.reference,
+                "met": verdict.is_met,
+            }
             for verdict in report.verdicts
         ],
+        "notes": report.notes,
         "failures": report.failures,
         "passed": report.is_passed,
     }
@@ -61,11 +69,14 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"Made by `python -m tests.bench` in {took}: {report.budget}. Medians and spread of the rounds."
     yield from ("", "## Bounds", "")
     yield from _table(
-        ("scenario", "bound", "limit", "measured", "compared with", ""), map(_verdict_row, report.verdicts)
+        ("scenario", "bound", "limit", "measured", "single rounds", "compared with", ""),
+        map(_verdict_row, report.verdicts),
     )
     for scenario, figures in report.scenarios.items():
         yield from ("", f"## {scenario}", "")
         yield from _table(("figure", "median", "least", "most"), (_figure_row(*item) for item in figures.items()))
+        if report.notes.get(scenario):
+            yield from ("", *(f"- {note}" for note in report.notes[scenario]))
     if report.failures:
         yield from ("", "## Not run", "")
         yield from _table(
@@ -83,6 +94,7 @@ def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
         bound.name,
         bound.limit,
         measured,
+        "" if verdict.spread is None else " to ".join(map(number, verdict.spread)),
         verdict.reference,
         "met" if verdict.is_met else "**not met**",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.bench.figures import Figures, percentile
 from tests.bench.report import Report
 
 
-def _figures(**values: list[float]) -> Figures:
+def _figures(**values: Sequence[float | None]) -> Figures:
     figures = Figures()
     for name, rounds in values.items():
         for value in rounds:
@@ -40,6 +41,23 @@ def test_rates_are_compared_with_the_greatest_reference(monkeypatch: pytest.Monk
     assert (verdict.value, verdict.reference, verdict.is_met) == (1.5, "second", False)
 
 
+def test_single_rounds_are_compared_with_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Bound("s", "cost", "ours", at_most=9, of=("first",))
+    verdict = _judged(monkeypatch, bound, _figures(ours=[2, 9, 40], first=[1, 3, 10]))
+    assert (verdict.value, verdict.spread) == (3, (2, 4))
+
+
+def test_a_round_without_an_answer_counts_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Bound("s", "rate", "ours", at_least=2, of=("first", "silent"))
+    verdict = _judged(monkeypatch, bound, _figures(ours=[30, 60, 90], first=[10, None, 20], silent=[None, None, None]))
+    assert (verdict.value, verdict.reference, verdict.spread) == (4, "first", (3, 4.5))
+
+
+def test_the_spread_of_a_figure_without_a_reference_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = _judged(monkeypatch, Bound("s", "seconds", "ours", at_most=1), _figures(ours=[2, 1, 4]))
+    assert (verdict.value, verdict.spread) == (2, (1, 4))
+
+
 @pytest.mark.parametrize("figures", [_figures(), _figures(ours=[1]), _figures(first=[1])])
 def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch, figures: Figures) -> None:
     verdict = _judged(monkeypatch, Bound("s", "cost", "ours", at_most=9, of=("first",)), figures)
@@ -58,14 +76,21 @@ def test_every_bound_has_one_limit() -> None:
 
 
 def test_a_report_is_readable_by_both() -> None:
-    figures = _figures(ours=[1, 2, 3]).summaries()
-    verdict = Verdict(Bound("s", "cost", "ours", at_most=1), 2.0, "")
-    found = Report({"cores": "2"}, "1 round", {"s": figures}, [verdict], {"t": "no server"}, 60.0)
+    figures = _figures(ours=[1, None, 2, 3])
+    for text in ("a peer: no answer", "a peer: no answer", "another: no answer"):
+        figures.note(text)
+    verdict = Verdict(Bound("s", "cost", "ours", at_most=1), 2.0, spread=(1.0, 3.0))
+    scenarios, notes = {"s": figures.summaries()}, {"s": figures.notes()}
+    found = Report({"cores": "2"}, "1 round", scenarios, notes, [verdict], {"t": "no server"}, 60.0)
     assert not found.is_passed
-    assert "| ours | 2.00 | 1.00 | 3.00 |" in report.as_markdown(found)
+    text = report.as_markdown(found)
+    assert "| s | cost | ≤ 1 | 2.00 | 1.00 to 3.00 |  | **not met** |" in text
+    assert "| ours | 2.00 | 1.00 | 3.00 |" in text
+    assert "\n- a peer: no answer (2 times)\n- another: no answer\n" in text
     document = json.loads(report.as_json(found))
-    assert document["scenarios"]["s"]["ours"] == {"median": 2, "least": 1, "most": 3, "rounds": 3}
-    assert document["bounds"][0]["met"] is False
+    assert document["scenarios"]["s"]["ours"] == {"median": 2, "least": 1, "most": 3, "values": [1, None, 2, 3]}
+    assert (document["bounds"][0]["met"], document["bounds"][0]["spread"]) == (False, [1, 3])
+    assert document["notes"] == {"s": ["a peer: no answer (2 times)", "another: no answer"]}
 
 
 def test_percentiles() -> None:

@@ -101,6 +101,10 @@ class Wire:
                     answers.append(answer)
         return answers
 
+    def is_answered(self) -> bool:
+        """Whether anything has come that was not received yet."""
+        return bool(self._epoll.poll(0))
+
     def call(self, connection: int, request: bytes) -> Answer:
         """Sends a call and waits for its answer, when no other is owed. Raises RuntimeError when it is no 2xx."""
         self.send(connection, request)

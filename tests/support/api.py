@@ -90,9 +90,13 @@ class ServiceProcess:
         text = written.decode(errors="replace")
         assert _DEFECT not in text, text
 
+    def log_text(self) -> str:
+        """All that it wrote."""
+        return self._log.read_text(errors="replace")
+
     def log_tail(self) -> str:
         """The end of what it wrote."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+        return "\n".join(self.log_text().splitlines()[-_LOG_TAIL_LINES:])
 
     def _wait_until_running(self, condition: Callable[[], object], what: str) -> None:
         def is_met() -> object:

@@ -17,22 +17,19 @@ from broker_services.metrics import Labelled
 T = TypeVar("T")
 
 
-def api_metrics(broker: Broker, measures: ApiMeasures) -> Iterator[Metric]:
+def api_metrics(broker: Broker, measures: ApiMeasures, *, is_draining: bool) -> Iterator[Metric]:
     """Reads the counters of one instance.
 
     Args:
         broker: Its hub and its connections.
         measures: What it counted of its calls.
+        is_draining: Whether it ends.
     """
+    yield metrics.gauge("broker_draining", "1 once the instance was told to end.", is_draining)
     yield from _hub(broker)
     yield from _watches(broker.watches)
     yield from _calls(measures)
     yield from metrics.links(broker.links)
-
-
-def draining(is_draining: bool) -> Metric:
-    """Whether the instance ends."""
-    return metrics.gauge("broker_draining", "1 once the instance was told to end.", is_draining)
 
 
 def _hub(broker: Broker) -> Iterator[Metric]:

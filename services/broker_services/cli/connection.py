@@ -6,13 +6,15 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from broker.client import BrokerClient, RemoteTask
-from broker.task_event import TaskEvent
 from broker_services.cli import show
+
+if TYPE_CHECKING:
+    from broker.client import BrokerClient, RemoteTask
+    from broker.task_event import TaskEvent
 
 PATIENCE_S: Final = 3.0
 """Somebody sits in front of this: don't try for long whether anything answers at all."""
@@ -86,6 +88,9 @@ class Connection:
 
     def client(self) -> BrokerClient:
         """A client for these settings."""
+        # Imported here, httpx with it: help needs no client, and `broker bench` has one of its own.
+        from broker.client import BrokerClient
+
         return BrokerClient(self.url, api_key=self.api_key, language=self.language, patience_s=PATIENCE_S)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 
 from broker.naming import DEFAULT_QUEUE
 from broker.settings import Settings
-from broker.store.doctor import examine
-from broker.store.findings import Finding, Role
 from broker_services.cli import show
 from broker_services.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from broker.store.findings import Finding, Role
 
 
 @click.command()
@@ -58,6 +61,9 @@ def doctor(
 
     Nothing is changed on the server. Exit code 0 when nothing failed, 1 otherwise.
     """
+    # Imported here, redis-py with it: help needs neither.
+    from broker.store.doctor import examine
+
     settings = Settings.from_environment(redis_url=redis_url, wait_replicas=wait_replicas)
     findings = examine(settings.redis_url, queues, role, settings.wait_replicas)
     if show.for_people(as_json):

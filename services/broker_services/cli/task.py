@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from broker.client import BrokerClient, RemoteTask
 from broker.task import TaskState
+from broker.task_event import EventKind
 from broker_services.cli.connection import Connection, connected
 from broker_services.cli.exits import EXIT_CODES_HELP, Exit
 from broker_services.cli.json_text import JSON
+
+if TYPE_CHECKING:
+    from broker.client import BrokerClient, RemoteTask
 
 MOST_PER_PAGE: Final = 500
 option = partial(click.option, show_envvar=True)
@@ -134,7 +137,7 @@ def events(ctx: click.Context, /, connection: Connection, *, uuid: str, after: s
     broker task events 084Tkjfh
     """
     last = connection.follow(uuid, after)
-    ctx.exit(_outcome(last.data) if last is not None and isinstance(last.data, RemoteTask) else Exit.OK)
+    ctx.exit(Exit.OK if last is None or last.kind is EventKind.PROGRESS else _outcome(last.data))
 
 
 @task.command("list", epilog=EXIT_CODES_HELP)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from broker.client import BrokerClient
 from broker.published import NOTHING, Published
 from broker_services.cli import show
 from broker_services.cli.connection import Connection, connected
 from broker_services.cli.exits import EXIT_CODES_HELP, Exit
 from broker_services.cli.json_text import JSON
+
+if TYPE_CHECKING:
+    from broker.client import BrokerClient
 
 option: Final = partial(click.option, show_envvar=True)
 

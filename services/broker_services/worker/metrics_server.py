@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
 from broker.errors import ConfigurationError
-from broker_services.metrics import TEXT_TYPE, Metrics
+from broker_services.media_types import TEXT_TYPE
+from broker_services.metrics import Metrics
 
 log = logging.getLogger("broker.worker")
 

@@ -19,7 +19,7 @@ What ends a task as failed, by code:
 from __future__ import annotations
 
 import hashlib
-from typing import IO, Annotated, Any, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +28,9 @@ from broker import naming
 from broker.errors import TaskError
 from broker.task import Task
 from broker_services.files import ORIGINAL, THUMBNAIL, FileStore
-from broker_services.worker.picture import Picture, look_at
+
+if TYPE_CHECKING:
+    from broker_services.worker.picture import Picture
 
 DIGEST_PIECE_BYTES: Final = 262_144
 
@@ -57,6 +59,9 @@ class PictureProcessor:
         Raises:
             TaskError: With a code of the module's list.
         """
+        # Pillow is imported by the first picture: many workers never see one.
+        from broker_services.worker.picture import look_at
+
         uploaded = read_payload(task.payload)
         try:
             with self._store.open(uploaded.file) as file:

@@ -5,7 +5,6 @@ Then many callers of one uuid: how soon the last of them has its answer once the
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from typing import Any, Final
@@ -13,7 +12,7 @@ from typing import Any, Final
 from tests.bench import wire
 from tests.bench.accounting import cpu_s, private_bytes
 from tests.bench.budget import Budget
-from tests.bench.deployment import Deployment, deployed
+from tests.bench.deployment import Deployment, deployed, held, until_held
 from tests.bench.figures import Figures
 from tests.bench.wire import Wire
 
@@ -27,10 +26,8 @@ FIRST_CALLS: Final = 500
 """Held before the measurement begins, so that what a process allocates once is not charged to the calls."""
 AT_A_TIME: Final = 500
 """Calls on their way to being held. More would be a crowd at the door, which is not what is measured."""
-HELD_DEADLINE_S: Final = 60.0
-POLL_S: Final = 0.01
 SETTLE_S: Final = 3.0
-_HELD: Final = re.compile(rb"^broker_held_waits ([\d.]+)", re.MULTILINE)
+_HELD: Final = "broker_held_waits"
 _SETTINGS: Final[dict[str, Any]] = {
     "max_waiters": str(CALLS),
     "wait_max_s": str(WAIT_S),
@@ -82,29 +79,14 @@ def _bytes_of_tasks_alone(running: Deployment, count: int) -> float:
 
 def _hold_calls(running: Deployment, client: Wire, count: int, uuid: str | None = None) -> None:
     """Returns once so many more calls are held, each for a task of its own unless `uuid` is given."""
-    held = _held(running)
+    before = held(running.urls, _HELD)
     for start in range(0, count, AT_A_TIME):
         number = min(AT_A_TIME, count - start)
         for connection in client.open(running.urls[0], number):
             document = {"uuid": uuid or _name(), "queue": QUEUE, "wait": WAIT_S}
             client.send(connection, wire.post("/createTask", document))
-        _until_held(running, held + start + number)
+        until_held(running.urls, _HELD, before + start + number)
     time.sleep(SETTLE_S)
-
-
-def _until_held(running: Deployment, count: int) -> None:
-    end = time.monotonic() + HELD_DEADLINE_S
-    while (found := _held(running)) < count:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{found} of {count} calls were held after {HELD_DEADLINE_S:g} s.")
-        time.sleep(POLL_S)
-
-
-def _held(running: Deployment) -> int:
-    with Wire() as client:
-        (connection,) = client.open(running.urls[0], 1)
-        found = _HELD.search(client.call(connection, wire.get("/metrics")).body)
-    return int(float(found[1])) if found else 0
 
 
 def _idle(figures: Figures, running: Deployment, seconds: float) -> None:
@@ -121,7 +103,7 @@ def _answer_all(figures: Figures, budget: Budget) -> None:
         _hold_calls(running, client, callers, uuid)
         (changing,) = third_party.open(running.urls[0], 1)
         sent = third_party.send(changing, wire.post("/changeTaskState", {"uuid": uuid, "result": 1}))
-        answers = wire.expect(client.receive(callers))
+        answers = wire.expect(client.receive(callers), 200)
         wire.expect(third_party.receive(1))
         figures.add("callers of one uuid", callers)
         figures.add("the last of all callers answered, s", max(answer.at for answer in answers) - sent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.store.findings import Finding, Status
-from broker_services.cli import doctor, show
+from broker_services.cli import show
 from broker_services.cli.exits import Exit
 from tests.unit.cli.conftest import Invoke
 
@@ -26,7 +26,7 @@ class Examined:
 def test_the_worst_finding_decides(
     broker: Invoke, monkeypatch: pytest.MonkeyPatch, worst: Status, exit_code: Exit
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", Examined(worst))
+    monkeypatch.setattr("broker.store.doctor.examine", Examined(worst))
     result = broker("doctor")
     assert result.exit_code == exit_code
     assert f'{{"name":"version","status":"{worst}","message":"A sentence."}}' in result.stdout
@@ -34,7 +34,7 @@ def test_the_worst_finding_decides(
 
 def test_flags_and_environment(broker: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     examined = Examined("ok")
-    monkeypatch.setattr(doctor, "examine", examined)
+    monkeypatch.setattr("broker.store.doctor.examine", examined)
     flags = ("--queue", "a", "--queue", "b", "--role", "api", "--wait-replicas", "1")
     broker("doctor", *flags, BROKER_REDIS_URL="redis://r.test")
     broker("doctor")
@@ -45,7 +45,7 @@ def test_flags_and_environment(broker: Invoke, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_people_get_a_line_a_finding(broker: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", Examined("fail"))
+    monkeypatch.setattr("broker.store.doctor.examine", Examined("fail"))
     monkeypatch.setattr(show, "for_people", lambda as_json: not as_json)
     assert "fail     version     A sentence.\n" in broker("doctor").stdout
     assert broker("doctor", "--json").stdout.startswith("[{")

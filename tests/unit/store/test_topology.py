@@ -8,10 +8,13 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
+import msgspec
 import pytest
 import redis
+from redis.connection import parse_url
 
 from broker.errors import ConfigurationError, StoreUnavailableError
 from broker.store.commands import Command
@@ -22,27 +25,41 @@ from broker.store.server import Server
 from broker.store.topology import Topology, read_server
 from tests.support.server import OwnServer
 
+URLS: Final = [
+    ("redis://localhost:6379/0", Server(host="localhost")),
+    ("redis://h", Server(host="h")),
+    ("redis://", Server()),
+    ("redis://h:7000/3", Server(host="h", port=7000, database=3)),
+    ("redis://h?db=3", Server(host="h", database=3)),
+    ("redis://h/2?db=3&db=4", Server(host="h", database=3)),
+    ("redis://user:@h", Server(host="h", username="user")),
+    ("redis://:secret@h", Server(host="h", password="secret")),
+    ("redis://user:secret@h", Server(host="h", username="user", password="secret")),
+    ("redis://us%40er:p%3A%2F%40%20%25@h", Server(host="h", username="us@er", password="p:/@ %")),
+    ("redis://:%E6%97%A5@h", Server(host="h", password="日")),
+    ("redis://[::1]:7000", Server(host="::1", port=7000)),
+    ("unix:///run/a%20b.sock", Server(path="/run/a b.sock")),
+    ("unix:///run/redis.sock", Server(path="/run/redis.sock")),
+    ("unix://user:secret@/run/redis.sock?db=2",
+     Server(path="/run/redis.sock", username="user", password="secret", database=2)),
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("url", "server"),
-    [
-        ("redis://localhost:6379/0", Server(host="localhost")),
-        ("redis://h", Server(host="h")),
-        ("redis://", Server()),
-        ("redis://h:7000/3", Server(host="h", port=7000, database=3)),
-        ("redis://h?db=3", Server(host="h", database=3)),
-        ("redis://:secret@h", Server(host="h", password="secret")),
-        ("redis://user:secret@h", Server(host="h", username="user", password="secret")),
-        ("redis://us%40er:p%3A%2F%40%20%25@h", Server(host="h", username="us@er", password="p:/@ %")),
-        ("redis://:%E6%97%A5@h", Server(host="h", password="日")),
-        ("redis://[::1]:7000", Server(host="::1", port=7000)),
-        ("unix:///run/redis.sock", Server(path="/run/redis.sock")),
-        ("unix://user:secret@/run/redis.sock?db=2",
-         Server(path="/run/redis.sock", username="user", password="secret", database=2)),
-    ],
-)  # fmt: skip
+
+@pytest.mark.parametrize(("url", "server"), URLS)
 def test_what_a_url_means(url: str, server: Server) -> None:
     assert read_server(url) == server
+
+
+@pytest.mark.parametrize("url", [url for url, _ in URLS])
+def test_a_url_means_what_it_means_to_redis_py(url: str) -> None:
+    meant = {name: value for name, value in parse_url(url).items() if name != "connection_class"}  # type: ignore[no-untyped-call]
+    server = read_server(url)
+    found = {**msgspec.structs.asdict(server), "db": server.database}
+    assert {name: found[name] for name in meant} == meant
+
+
+def test_what_means_nothing_here_is_left_to_others() -> None:
+    assert read_server("redis://h?socket_timeout=5&health_check_interval=1") == Server(host="h")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +73,8 @@ def test_what_a_url_means(url: str, server: Server) -> None:
         "redis://[::1",
         "redis://h/name",
         "redis://h?db=name",
-        "redis://h?socket_timeout=soon",
+        "redis://h/²",
+        "redis:h",
         "rediss://h?ssl_ca_certs=/no/such/file",
         "rediss://h?ssl_certfile=/no/such/file",
         "rediss://h?ssl_cert_reqs=perhaps",

@@ -25,5 +25,6 @@ async def readyz(api: Api, _request: HttpRequest) -> Answer:
 
 async def show_metrics(api: Api, request: HttpRequest) -> Answer:
     """GET /metrics."""
-    page, content_type = api.metrics.render(request.header(b"accept") or "")
+    metrics = await api.metrics.get()
+    page, content_type = metrics.render(request.header(b"accept") or "")
     return Answer(200, page, content_type=content_type.encode())

@@ -7,8 +7,6 @@ from urllib.parse import parse_qs
 
 import orjson
 from msgspec import Raw
-from starlette.datastructures import UploadFile
-from starlette.requests import Request
 
 from broker.errors import InvalidRequestError
 from broker.requests import ChangeRequest, convert
@@ -55,6 +53,10 @@ def _form_json(body: bytes) -> bytes:
 
 
 async def _multipart_json(request: HttpRequest, body: bytes) -> bytes:
+    # Imported here: few senders use this form, and all else of a call gets along without starlette.
+    from starlette.datastructures import UploadFile
+    from starlette.requests import Request
+
     async def replay() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-from prometheus_client.core import Metric
 
 from broker import Broker
 from broker.disconnect import DisconnectWatch
@@ -20,10 +19,12 @@ from broker_services.api.delivery import connection_of
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.leaving import ConnectionWatch
 from broker_services.api.measures import ApiMeasures
-from broker_services.api.metrics import api_metrics, draining
 from broker_services.api.request_head import RequestHead
 from broker_services.api.uploads import Uploads
-from broker_services.metrics import Metrics
+from broker_services.late import Late
+
+if TYPE_CHECKING:
+    from broker_services.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Api:
         self.access = access
         self.is_draining = False
         self.measures = ApiMeasures()
-        self.metrics = Metrics(self._collect)
+        self.metrics = Late(self._make_metrics)
         self.bodies = Bodies(
             max_bytes=self.settings.max_body_bytes,
             timeout_s=self.settings.body_timeout_s,
@@ -68,9 +69,12 @@ class Api:
         self.uploads.end_all()
         self.broker.end_waits()
 
-    def _collect(self) -> Iterator[Metric]:
-        yield draining(self.is_draining)
-        yield from api_metrics(self.broker, self.measures)
+    def _make_metrics(self) -> Metrics:
+        # Prometheus's library is imported by the first scrape.
+        from broker_services.api.metrics import api_metrics
+        from broker_services.metrics import Metrics
+
+        return Metrics(lambda: api_metrics(self.broker, self.measures, is_draining=self.is_draining))
 
     def wait_s(self, request: RequestHead, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""

@@ -7,7 +7,7 @@ from typing import Final
 from broker_services.api import schemas
 from broker_services.api.calls import health
 from broker_services.api.operations.operation import Operation, Outcome
-from broker_services.metrics import OPENMETRICS, TEXT
+from broker_services.media_types import OPENMETRICS, TEXT
 
 OPERATIONS: Final = (
     Operation(
