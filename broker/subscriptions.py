@@ -315,18 +315,18 @@ class Subscriptions:
             listener = self._topics.get(push[1]) or self._always.get(push[1])
             if listener is not None:
                 listener.take(push[2])
-        elif kind == b"pmessage":
-            pattern = self._patterns.get(push[1])
-            if pattern is not None:
-                pattern.take(push[3])
-        elif kind == b"psubscribe":
-            self._actual.add(push[1])
         elif kind == b"subscribe":
             if push[1] not in self._always:
                 self._actual.add(push[1])
         elif kind in (b"unsubscribe", b"punsubscribe"):
             self._actual.discard(push[1])
             self._leaving.discard(push[1])
+        elif kind == b"pmessage":
+            pattern = self._patterns.get(push[1])
+            if pattern is not None:
+                pattern.take(push[3])
+        elif kind == b"psubscribe":
+            self._actual.add(push[1])
 
 
 def _batches(command: str, names: list[bytes]) -> list[bytes]:

@@ -11,7 +11,7 @@ from broker import naming
 from broker.errors import BrokerError, StoreError, TaskNotFoundError
 from broker.store import scripts
 from broker.store.codes import Code
-from broker.store.commands import Command, Sender
+from broker.store.commands import Command, Receiver, Reply, Sender
 from broker.task import TaskState
 
 LOOKS_PER_SCRIPT: Final = 500
@@ -104,10 +104,11 @@ class Queries:
         Raises:
             TaskNotFoundError: There is no record of it.
         """
-        reply = await self._link.send(scripts.READ_TASK.command(naming.task_key(uuid), uuid, repeatable=True))
-        if reply[0] == Code.NOT_FOUND:
-            raise TaskNotFoundError(uuid)
-        return StoredTask(uuid, reply[1].decode(), reply[2].decode(), TaskState(reply[3].decode()), reply[4])
+        return read_found(await self._link.send(_read(uuid)), uuid)
+
+    def hand_read(self, uuid: str, receiver: Receiver) -> None:
+        """The same for a receiver, which is given a reply that `read_found` knows."""
+        self._link.hand(_read(uuid), receiver)
 
     async def read_several(self, uuids: Sequence[str], *, most_bytes: int) -> list[StoredTask | BrokerError]:
         """Reads up to `SEVERAL_PER_SCRIPT` tasks as one picture, each with an answer of its own.
@@ -227,3 +228,14 @@ def _read_numbers(row: list[Any]) -> QueueNumbers:
         waiters=row[7],
         limits=None if row[8] is None else _limits_decoder.decode(row[8]),
     )
+
+
+def _read(uuid: str) -> Command:
+    return scripts.READ_TASK.command(naming.task_key(uuid), uuid, repeatable=True)
+
+
+def read_found(reply: Reply, uuid: str) -> StoredTask:
+    """Reads the reply to the read of one task. Raises TaskNotFoundError."""
+    if reply[0] == Code.NOT_FOUND:
+        raise TaskNotFoundError(uuid)
+    return StoredTask(uuid, reply[1].decode(), reply[2].decode(), TaskState(reply[3].decode()), reply[4])

@@ -222,20 +222,13 @@ class Transitions:
             LeaseLostError, TaskNotFoundError
         """
         reply = await self._link.send(_finish(uuid, completion, lease or "", wants_document=wants_document))
-        code = reply[0]
-        if code == Code.CHANGED:
-            return Changed(uuid, True, completion.state, document_of(reply, 1))
-        raise_lost(code, uuid)
-        if code != Code.FINAL:
-            raise broken(reply)
-        state, document = TaskState(reply[1].decode()), reply[2]
-        if not is_outcome_of(document, completion):
-            raise TaskAlreadyFinalError(uuid, state, document)
-        return Changed(uuid, False, state, document)
+        return read_finished(reply, uuid, completion)
 
-    def hand_finish(self, uuid: str, lease: str, completion: Completion, receiver: Receiver) -> None:
-        """The same for a receiver, which is given a reply that `is_changed` knows."""
-        self._link.hand(_finish(uuid, completion, lease), receiver)
+    def hand_finish(
+        self, uuid: str, lease: str, completion: Completion, receiver: Receiver, *, wants_document: bool = False
+    ) -> None:
+        """The same for a receiver, which is given a reply that `is_changed` and `read_finished` know."""
+        self._link.hand(_finish(uuid, completion, lease, wants_document=wants_document), receiver)
 
     def flush_soon(self) -> None:
         """Has what is handed over until then leave together, behind what the loop is to run already."""
@@ -371,6 +364,20 @@ class _Trust:
 def is_changed(reply: Reply) -> bool:
     """Whether a completion was the first, and all is as it usually is."""
     return bool(reply[0] == Code.CHANGED)
+
+
+def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
+    """Reads the reply to a completion; raises as `Transitions.finish` does."""
+    code = reply[0]
+    if code == Code.CHANGED:
+        return Changed(uuid, True, completion.state, document_of(reply, 1))
+    raise_lost(code, uuid)
+    if code != Code.FINAL:
+        raise broken(reply)
+    state, document = TaskState(reply[1].decode()), reply[2]
+    if not is_outcome_of(document, completion):
+        raise TaskAlreadyFinalError(uuid, state, document)
+    return Changed(uuid, False, state, document)
 
 
 def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:

@@ -14,6 +14,7 @@ from broker_services.api.answers import Answer
 from broker_services.api.calls.shared import Api, conditional_answer, held
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.problems import problem_answer
+from broker_services.api.request_head import RequestHead
 from broker_services.api.task_body import task_body
 
 # createTasks
@@ -43,7 +44,7 @@ def _refuse_idempotency_key(request: HttpRequest) -> None:
 # queryTaskState
 
 
-def asks_several(request: HttpRequest) -> bool:
+def asks_several(request: RequestHead) -> bool:
     """Whether a query is about several tasks: its `uuid` is repeated, or `until` is given."""
     query = request.query
     return query.count(b"uuid=") > 1 or b"until=" in query

@@ -14,15 +14,17 @@ from broker.requests import (
     ListRequest,
     QueryRequest,
     RetryRequest,
+    completion,
     new_task,
 )
-from broker.store.queries import StoredTask
-from broker.store.transitions import Changed
+from broker.store.commands import Reply
+from broker.store.queries import StoredTask, read_found
+from broker.store.transitions import Changed, read_finished
 from broker_services.api.answers import Answer, Header
 from broker_services.api.calls.raw_change import read_raw_change
 from broker_services.api.calls.several import asks_several, query_several
 from broker_services.api.calls.shared import Api, conditional_answer, idempotency_key, read, watched
-from broker_services.api.direct import DirectCall
+from broker_services.api.direct import AnsweredByReply, DirectCall
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.request_head import RequestHead
 from broker_services.api.task_body import changed_body, queue_of, task_body
@@ -118,8 +120,29 @@ async def query_task_state(api: Api, request: HttpRequest) -> Answer:
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     with watched(api, request, wait):
         task = await api.broker.holding.query(asked.uuid, wait)
+    return _told_state(api, request, task, applied)
+
+
+def begin_query(api: Api, call: DirectCall) -> bool:
+    """The same without a task, where one task is read and nobody waits for its end."""
+    request = call.request
+    if asks_several(request):
+        return False
+    asked = request.read_query(QueryRequest)
+    wait, applied = api.wait_s(request, asked.wait, 0.0)
+    if wait > 0:
+        return False
+
+    def answer(reply: Reply) -> Answer:
+        return _told_state(api, request, read_found(reply, asked.uuid), applied)
+
+    api.broker.queries.hand_read(asked.uuid, AnsweredByReply(call, answer))
+    return True
+
+
+def _told_state(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
     api.measures.told("queryTaskState", task.queue, task.state)
-    return conditional_answer(request, task_body(task.document, task.uuid, task.state, request.language), applied)
+    return conditional_answer(request, task_body(task.document, task.uuid, task.state, request.language), headers)
 
 
 # changeTaskState, cancelTask
@@ -131,6 +154,22 @@ async def change_task_state(api: Api, request: HttpRequest) -> Answer:
     return _changed_answer(api, request, "changeTaskState", await api.broker.finish(asked))
 
 
+def begin_change(api: Api, call: DirectCall) -> bool:
+    """The same without a task, where the body is none of the sender's own format."""
+    request = call.request
+    if _may_be_raw(request):
+        return False
+    asked = request.read(_change_decoder, ChangeRequest, max_bytes=api.settings.max_body_bytes)
+    outcome = completion(asked, max_bytes=api.settings.max_body_bytes)
+
+    def answer(reply: Reply) -> Answer:
+        return _changed_answer(api, request, "changeTaskState", read_finished(reply, asked.uuid, outcome))
+
+    receiver = AnsweredByReply(call, answer)
+    api.broker.transitions.hand_finish(asked.uuid, asked.lease or "", outcome, receiver, wants_document=True)
+    return True
+
+
 async def cancel_task(api: Api, request: HttpRequest) -> Answer:
     """POST /cancelTask."""
     asked = await request.read_json(_cancel_decoder)
@@ -138,17 +177,21 @@ async def cancel_task(api: Api, request: HttpRequest) -> Answer:
     return _changed_answer(api, request, "cancelTask", await api.broker.finish(change))
 
 
-def _changed_answer(api: Api, request: HttpRequest, operation: str, change: Changed) -> Answer:
+def _changed_answer(api: Api, request: RequestHead, operation: str, change: Changed) -> Answer:
     api.measures.told(operation, queue_of(change), change.state)
     return Answer(200, changed_body(change, request.language))
 
 
 async def _read_change(request: HttpRequest) -> ChangeRequest:
-    if b"raw=" in request.query:
+    if _may_be_raw(request):
         pairs = dict(reversed(request.query_pairs()))
         if pairs.get("raw") in ("1", "true"):
             return await read_raw_change(request, pairs)
     return await read(request, _change_decoder, ChangeRequest)
+
+
+def _may_be_raw(request: RequestHead) -> bool:
+    return b"raw=" in request.query
 
 
 # retryTask, tasks

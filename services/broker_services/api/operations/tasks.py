@@ -72,6 +72,7 @@ OPERATIONS: Final = (
         summary="Reads a task, or several in one call; with `wait`, holds until it has, all have or any has ended.",
         methods=("GET", "HEAD"),
         call=tasks.query_task_state,
+        begin=tasks.begin_query,
         scope="read",
         request=QuerySeveralRequest,
         outcomes={
@@ -92,6 +93,7 @@ OPERATIONS: Final = (
         summary="Ends a task; the first outcome wins. With `?uuid=…&raw=1` any JSON or form body is the result.",
         methods=("POST", "GET"),
         call=tasks.change_task_state,
+        begin=tasks.begin_change,
         scope="complete",
         request=ChangeRequest,
         raw=True,
