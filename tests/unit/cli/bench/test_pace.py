@@ -62,3 +62,15 @@ async def test_stopping_wakes_who_waits() -> None:
     pace.stop()
     with pytest.raises(Over):
         await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("clock", [1.0, 4_096.7, 98_765.4321, 8_388_607.3])
+def test_a_rate_that_was_reached_exactly_is_not_missed_by_rounding(
+    monkeypatch: pytest.MonkeyPatch, clock: float
+) -> None:
+    """What the clock shows depends on how long the machine has been running."""
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    pace = Pace(rate=100, warm_up_s=0, duration_s=0.3)
+    for _ in range(30):
+        pace.record(clock, clock + 0.001)
+    assert pace.achieved == 100
