@@ -1,0 +1,98 @@
+"""Which requests are told by their bytes to have the head of the one before, and which heads are never remembered."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker_services.api.known_head import KnownHead, RequestLine, known_head, read_line
+
+GET = b"GET /createTask?queue=a HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"
+POST = b"POST /createTask HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+HEADERS = {b"host": b"x"}
+
+
+def of_get() -> KnownHead:
+    known = known_head(GET, HEADERS, b"")
+    assert known is not None
+    return known
+
+
+def of_post() -> KnownHead:
+    known = known_head(POST, HEADERS, b"{}")
+    assert known is not None
+    return known
+
+
+def test_the_same_head_behind_another_line_and_with_another_body() -> None:
+    line = RequestLine("GET", "/queryTaskState", b"uuid=t&wait=1.5")
+    assert of_get().matches(GET.replace(b"/createTask?queue=a", b"/queryTaskState?uuid=t&wait=1.5")) == (line, b"")
+    assert of_post().matches(POST.replace(b"{}", b"[]")) == (RequestLine("POST", "/createTask", b""), b"[]")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        GET.replace(b"Host: x", b"Host: y"),
+        GET.replace(b"Accept: */*\r\n", b""),
+        GET.replace(b"Accept", b"accept"),
+        GET[:-1],
+        GET + b"x",
+        GET * 2,
+        GET.replace(b"\r\n", b"\n"),
+        b"\r\n" + GET,
+        b"",
+    ],
+)
+def test_any_other_byte_is_another_head(other: bytes) -> None:
+    assert of_get().matches(other) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}}", b"{}" + POST])
+def test_a_body_of_another_length_is_not_told(body: bytes) -> None:
+    assert of_post().matches(POST[:-2] + body) is None
+
+
+@pytest.mark.parametrize("name", [b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"])
+def test_heads_that_mean_more_than_themselves_are_not_remembered(name: bytes) -> None:
+    assert known_head(GET, {**HEADERS, name: b"x"}, b"") is None
+
+
+@pytest.mark.parametrize(
+    "data", [GET + GET, b"Host: x\r\n\r\n", b"", b"\r\n" + GET, GET.replace(b"/createTask", b"/create%54ask")]
+)
+def test_what_is_not_one_whole_plain_request_is_not_remembered(data: bytes) -> None:
+    assert known_head(data, HEADERS, b"") is None
+
+
+def test_a_body_that_did_not_come_behind_its_head_is_not_remembered() -> None:
+    assert known_head(POST[:-2], HEADERS, b"{}") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PUT /a HTTP/1.1",
+        b"HEAD /a HTTP/1.1",
+        b"get /a HTTP/1.1",
+        b"GET /a HTTP/1.0",
+        b"GET /a HTTP/1.1 ",
+        b"GET  /a HTTP/1.1",
+        b"GET /a#f HTTP/1.1",
+        b"GET /a?q#f HTTP/1.1",
+        b"GET /a/b HTTP/1.1",
+        b"GET //a HTTP/1.1",
+        b"GET /%61 HTTP/1.1",
+        b"GET /a?q r HTTP/1.1",
+        b"GET /a?q\xff HTTP/1.1",
+        b"GET http://x/a HTTP/1.1",
+        b"GET * HTTP/1.1",
+    ],
+)
+def test_only_plain_lines_are_read_here(line: bytes) -> None:
+    assert read_line(line) is None
+
+
+def test_a_query_comes_as_it_was_sent() -> None:
+    assert read_line(b"GET /a?x=%22y%22&z=/?:@!$'()*+,;[] HTTP/1.1") == RequestLine(
+        "GET", "/a", b"x=%22y%22&z=/?:@!$'()*+,;[]"
+    )
