@@ -98,6 +98,17 @@ def _answer(call: DirectCall) -> bool:
     return True
 
 
+class Holder:
+    """Holds the calls that it is given."""
+
+    def __init__(self) -> None:
+        self.calls: list[DirectCall] = []
+
+    def __call__(self, call: DirectCall) -> bool:
+        self.calls.append(call)
+        return True
+
+
 def _decline(_call: DirectCall) -> bool:
     return False
 
@@ -193,37 +204,37 @@ async def test_a_body_in_pieces_goes_to_a_task() -> None:
 
 
 async def test_a_request_behind_a_held_one_waits_for_it() -> None:
-    held: list[DirectCall] = []
-    server = Server(lambda call: held.append(call) is None)
+    holder = Holder()
+    server = Server(holder)
     server.receive(GET)
     server.receive(POST)
     await asyncio.sleep(0)
     assert (len(server.seen), server.answers) == (1, 0)
-    held[0].answer(OK)
+    holder.calls[0].answer(OK)
     await server.settle()
     assert (server.seen, server.answers) == ([SEEN_GET, SEEN_POST], 2)
     server.close()
 
 
 async def test_a_call_whose_caller_leaves_is_told_and_never_answered() -> None:
-    held: list[DirectCall] = []
+    holder = Holder()
     lost: list[str] = []
-    server = Server(lambda call: held.append(call) is None)
+    server = Server(holder)
     server.receive(GET)
-    held[0].on_lost = lambda: lost.append("told")
+    holder.calls[0].on_lost = lambda: lost.append("told")
     server.receive(POST)
     server.close()
-    assert (lost, held[0].response_complete, server.answers) == (["told"], True, 0)
+    assert (lost, holder.calls[0].response_complete, server.answers) == (["told"], True, 0)
     assert server.measures.callers_gone == {"direct": 1}
 
 
 async def test_a_server_that_ends_closes_behind_the_answer() -> None:
-    held: list[DirectCall] = []
-    server = Server(lambda call: held.append(call) is None)
+    holder = Holder()
+    server = Server(holder)
     server.receive(GET)
     server.protocol.shutdown()
     assert not server.wire.is_closed
-    held[0].answer(OK)
+    holder.calls[0].answer(OK)
     assert server.wire.is_closed
     assert b"connection: close\r\n" in server.wire.written[0]
     server.close()
