@@ -65,16 +65,32 @@ class Claimer:
         self._pause: asyncio.TimerHandle | None = None
         self._at_rest: asyncio.Future[None] | None = None
 
+    def hear(self, queue: str) -> None:
+        """A bell has rung."""
+        self._measures.bells_heard += 1
+        lane = self._lanes[queue]
+        lane.hear()
+        if not (lane.free and self._is_due):
+            self.ring(lane)
+
+    def ask_unrung(self, queue: str) -> int:
+        """No bell has rung, but one may have been lost; gives the number of those that were, before."""
+        lane = self._lanes[queue]
+        missed = lane.ask_unrung()
+        self.ring(lane)
+        return missed
+
     def ring(self, lane: Lane) -> None:
         """The lane's queue may hold more."""
         lane.may_hold_more = True
         if lane.free:
-            self.ask()
+            self.ask_soon()
         else:
             self._on_full(lane.handler.queue)
 
     def ask_soon(self) -> None:
-        """Asks in the next turn of the loop, by when more slots may be free."""
+        """Asks at the end of this turn of the loop: all bells have been heard by then that came with the first, and all
+        slots are free that one reply frees."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._ask_due)

@@ -49,6 +49,9 @@ LONGEST_LOOK_S: Final = 86_400.0
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
 _NEVER: Final = float("inf")
+# A member of an enum is a Python call to look up, before Python 3.12.
+_RUNNING: Final = TaskState.RUNNING
+_SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 class Stop(Enum):
@@ -66,35 +69,21 @@ End = Completion | Deferred | Failure | Stop
 class Attempt:
     """One claimed task while it is here. The handler's `Task` is bound to it, and it takes the answer to its end."""
 
-    __slots__ = (
-        "_executor",
-        "claimed",
-        "end",
-        "ends_at",
-        "is_running",
-        "lane",
-        "lease_was_lost",
-        "runner",
-        "seconds",
-        "started",
-        "stop",
-    )
-
     is_abandoned = False
     """Its end is stored whatever happens here meanwhile."""
 
     runner: asyncio.Task[None]
+    stop: Stop | None = None
+    end: End | None = None
+    seconds = 0.0
+    is_running = False
+    lease_was_lost = False
 
     def __init__(self, claimed: Claimed, lane: Lane, executor: Executor, started: float) -> None:
         self.claimed = claimed
         self.lane = lane
         self.started = started
         self.ends_at = started + lane.handler.timeout_s
-        self.seconds = 0.0
-        self.stop: Stop | None = None
-        self.end: End | None = None
-        self.is_running = False
-        self.lease_was_lost = False
         self._executor = executor
 
     def halt(self, reason: Stop) -> None:
@@ -193,7 +182,9 @@ class Executor:
             return
         self._measures.executions[attempt.claimed.queue, outcome].observe(attempt.seconds)
         self._measures.leases_lost += attempt.lease_was_lost
-        attempt.lane.leave(was_called=attempt.is_running)
+        if attempt.lane.threads is None or not attempt.is_running:
+            # A thread keeps its slot until its function returns.
+            attempt.lane.release()
         if not self._attempts:
             self._is_idle.set()
 
@@ -284,7 +275,7 @@ class Executor:
     def _success(self, result: Any) -> Completion | Failure:
         try:
             text = values.ABSENT if result is None else self.dump(result, "result")
-            return Completion(state=TaskState.SUCCEEDED, result=text)
+            return Completion(state=_SUCCEEDED, result=text)
         except (InvalidRequestError, PayloadTooLargeError) as error:
             return failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
 
@@ -402,7 +393,7 @@ def _task(attempt: Attempt) -> Task:
     return Task(
         uuid=claimed.uuid,
         queue=claimed.queue,
-        state=TaskState.RUNNING,
+        state=_RUNNING,
         attempt=claimed.attempt,
         payload=None if claimed.payload is None else orjson.loads(claimed.payload),
         actions=attempt,

@@ -81,7 +81,8 @@ def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
     check_length(raw, what, max_bytes=max_bytes)
-    check_nesting(raw, what)
+    if len(raw) > MAX_NESTING:
+        check_nesting(raw, what)
     return raw
 
 

@@ -81,15 +81,16 @@ class Connection(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not _NOT_YET:
-                self._dispatch(reply)
+                if type(reply) is hiredis.PushNotification:
+                    self._on_push(reply)
+                else:
+                    self._dispatch(reply)
         except hiredis.ProtocolError:
             log.exception("The server sent something that is not RESP3; the connection is opened anew.")
             self.abort()
 
     def _dispatch(self, reply: Reply) -> None:
-        if isinstance(reply, hiredis.PushNotification):
-            self._on_push(reply)
-        elif isinstance(reply, hiredis.ReplyError) and _denies_channel(reply):
+        if isinstance(reply, hiredis.ReplyError) and _denies_channel(reply):
             # The error of a SUBSCRIBE, which otherwise answers by pushes: no call is waiting for it.
             log.error("The server refused a subscription (%s): `broker doctor` names the missing permission.", reply)
             self.abort()
