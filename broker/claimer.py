@@ -119,8 +119,9 @@ class Claimer:
         self.ask()
 
     def _claim(self, asking: list[Lane]) -> None:
-        # No queue is always the last to be asked, should one call not get round to all.
-        random.shuffle(asking)
+        if len(asking) > 1:
+            # No queue is always the last to be asked, should one call not get round to all.
+            random.shuffle(asking)
         self._asked = asking
         self._transitions.hand_claim(self._worker, self._lease_ms, [lane.wish() for lane in asking], self)
 
@@ -134,8 +135,9 @@ class Claimer:
             lane = self._lanes[claimed.queue]
             lane.take()
             self._executor.start(claimed, lane)
-        # Behind the first steps of all: what ends in them is stored together.
-        self._transitions.flush_soon()
+        if claims.tasks:
+            # Behind the first steps of all: what ends in them is stored together.
+            self._transitions.flush_soon()
         self._ask_on([lane for lane in asked if self._has_all(lane)])
         for queue, ms in claims.again_ms.items():
             self._alarms[queue].set(ms / 1_000)

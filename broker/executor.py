@@ -250,31 +250,26 @@ class Executor:
     # Run
 
     async def _run(self, attempt: Attempt) -> None:
-        end = attempt.end = attempt.stop or await self._execute(attempt)
+        """What the asyncio task of an attempt does; not in steps of their own, since each costs every task."""
+        attempt.is_running = attempt.stop is None
+        try:
+            end = attempt.stop or self._end_of(await attempt.lane.call(_task(attempt)))
+        except asyncio.CancelledError:
+            end = _end_of_cancelled(attempt)
+        except Exception as error:  # whatever a handler raises is its task's error
+            end = _end_of_failed(attempt, error)
+        attempt.end = end
+        attempt.seconds = self._loop.time() - attempt.started
         if isinstance(end, Completion):
             self._transitions.hand_finish(attempt.claimed.uuid, attempt.claimed.lease, end, attempt)
         else:
             await self._settle(attempt, end)
 
-    async def _execute(self, attempt: Attempt) -> End:
-        """Runs the handler."""
-        attempt.is_running = True
+    def _end_of(self, result: Any) -> End:
+        if isinstance(result, Deferred):
+            return result
         try:
-            result = await attempt.lane.call(_task(attempt))
-        except asyncio.CancelledError:
-            return _end_of_cancelled(attempt)
-        except TaskError as error:
-            return failure_of(error, attempt.lane.handler)
-        except Exception as error:  # whatever a handler raises is its task's error
-            _log_failure(attempt, error)
-            return failure_of(error, attempt.lane.handler)
-        finally:
-            attempt.seconds = self._loop.time() - attempt.started
-        return result if isinstance(result, Deferred) else self._success(result)
-
-    def _success(self, result: Any) -> Completion | Failure:
-        try:
-            text = values.ABSENT if result is None else self.dump(result, "result")
+            text = values.ABSENT if result is None else values.dump(result, "result", max_bytes=self._max_bytes)
             return Completion(state=_SUCCEEDED, result=text)
         except (InvalidRequestError, PayloadTooLargeError) as error:
             return failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
@@ -373,9 +368,12 @@ def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
     return failure("cancelled", "The handler cancelled itself.", may_retry=True)
 
 
-def _log_failure(attempt: Attempt, error: Exception) -> None:
-    claimed, trace = attempt.claimed, trace_of(error)
-    log.warning("The handler of task %s failed in attempt %d:\n%s", claimed.uuid, claimed.attempt, trace)
+def _end_of_failed(attempt: Attempt, error: Exception) -> Failure:
+    if not isinstance(error, TaskError):
+        # The task keeps the error's class and text; the way to it is only told here.
+        claimed, trace = attempt.claimed, trace_of(error)
+        log.warning("The handler of task %s failed in attempt %d:\n%s", claimed.uuid, claimed.attempt, trace)
+    return failure_of(error, attempt.lane.handler)
 
 
 async def _renew(attempt: Attempt) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from broker.errors import StoreError
-from broker.store.commands import Batch, Call, Command, Receiver, Reply
+from broker.store.commands import Argument, Batch, Call, Command, Receiver, Reply
 
 MOST_JOINED: Final = 100
 """Commands of one call: a millisecond or two of the server's time."""
@@ -61,10 +61,14 @@ def joined(calls: Iterable[Call]) -> list[Call]:
 
 
 def _join(batch: Batch, calls: list[Call]) -> Call:
-    own = tuple([argument for call in calls for argument in call.command.arguments])
-    command = Command(
-        batch.call(own),
-        repeatable=all(call.command.repeatable for call in calls),
-        if_unknown=lambda: batch.whole_call(own),
-    )
-    return Call(command, _Joined([call.receiver for call in calls]), min([call.deadline for call in calls]))
+    own: list[Argument] = []
+    receivers: list[Receiver] = []
+    is_repeatable, deadline = True, calls[0].deadline
+    for call in calls:
+        own += call.command.arguments
+        receivers.append(call.receiver)
+        is_repeatable = is_repeatable and call.command.repeatable
+        deadline = min(deadline, call.deadline)
+    words = tuple(own)
+    command = Command(batch.call(words), is_repeatable, if_unknown=lambda: batch.whole_call(words))
+    return Call(command, _Joined(receivers), deadline)

@@ -167,7 +167,7 @@ class Transitions:
         wants_documents: bool = False,
     ) -> None:
         """The same for a receiver, which is given the `Claims`; it leaves at once."""
-        in_all = sum(wish.most for wish in wishes) if most is None else most
+        in_all = sum([wish.most for wish in wishes]) if most is None else most
         arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, flag(wants_documents)]
         for wish in wishes:
             arguments += [wish.queue, wish.most, wish.max_attempts]
