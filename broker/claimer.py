@@ -138,7 +138,9 @@ class Claimer:
         if claims.tasks:
             # Behind the first steps of all: what ends in them is stored together.
             self._transitions.flush_soon()
-        self._ask_on([lane for lane in asked if self._has_all(lane)])
+        satisfied = [lane for lane in asked if self._has_all(lane)]
+        if satisfied:
+            self._ask_on(satisfied)
         for queue, ms in claims.again_ms.items():
             self._alarms[queue].set(ms / 1_000)
         self._rest()

@@ -157,7 +157,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
         self._attempts: dict[str, Attempt] = {}
-        self._is_idle = asyncio.Event()
+        self._on_idle: list[asyncio.Future[None]] = []
         self._background = Background()
         self._next_look = _NEVER
         self._looking = Alarm(self._stop_late)
@@ -185,8 +185,8 @@ class Executor:
         if attempt.lane.threads is None or not attempt.is_running:
             # A thread keeps its slot until its function returns.
             attempt.lane.release()
-        if not self._attempts:
-            self._is_idle.set()
+        if self._on_idle and not self._attempts:
+            self._tell_idle()
 
     def check(self, uuid: str) -> None:
         """Somebody says that the task was ended elsewhere: if the store says so too, its handler is told."""
@@ -215,8 +215,15 @@ class Executor:
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
         while self._attempts:
-            self._is_idle.clear()
-            await self._is_idle.wait()
+            idle = self._loop.create_future()
+            self._on_idle.append(idle)
+            await idle
+
+    def _tell_idle(self) -> None:
+        waiting, self._on_idle = self._on_idle, []
+        for idle in waiting:
+            if not idle.done():
+                idle.set_result(None)
 
     async def renew_forever(self) -> None:
         """Extends the leases of everything that runs here, several times a lease."""

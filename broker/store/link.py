@@ -195,7 +195,8 @@ class Link:
                 self.hand(command, receiver)
             return
         deadline = self._loop.time() + COMMAND_DEADLINE_S
-        self._waiting.extend(Call(command, receiver, deadline) for command, receiver in calls)
+        for command, receiver in calls:
+            self._waiting.append(Call(command, receiver, deadline))
         self._flush()
 
     def flush_soon(self) -> None:

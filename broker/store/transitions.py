@@ -167,10 +167,13 @@ class Transitions:
         wants_documents: bool = False,
     ) -> None:
         """The same for a receiver, which is given the `Claims`; it leaves at once."""
-        in_all = sum([wish.most for wish in wishes]) if most is None else most
-        arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, flag(wants_documents)]
+        queues: list[str | int] = []
+        wished = 0
         for wish in wishes:
-            arguments += [wish.queue, wish.most, wish.max_attempts]
+            queues += (wish.queue, wish.most, wish.max_attempts)
+            wished += wish.most
+        in_all = wished if most is None else most
+        arguments = (worker, new_secret(), lease_ms, in_all, flag(wants_documents), *queues)
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
         command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
         claiming = _Claiming(self, command, receiver)
