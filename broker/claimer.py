@@ -65,16 +65,32 @@ class Claimer:
         self._pause: asyncio.TimerHandle | None = None
         self._at_rest: asyncio.Future[None] | None = None
 
+    def hear(self, queue: str) -> None:
+        """A bell has rung."""
+        self._measures.bells_heard += 1
+        lane = self._lanes[queue]
+        lane.hear()
+        if not (lane.free and self._is_due):
+            self.ring(lane)
+
+    def ask_unrung(self, queue: str) -> int:
+        """No bell has rung, but one may have been lost; gives the number of those that were, before."""
+        lane = self._lanes[queue]
+        missed = lane.ask_unrung()
+        self.ring(lane)
+        return missed
+
     def ring(self, lane: Lane) -> None:
         """The lane's queue may hold more."""
         lane.may_hold_more = True
         if lane.free:
-            self.ask()
+            self.ask_soon()
         else:
             self._on_full(lane.handler.queue)
 
     def ask_soon(self) -> None:
-        """Asks in the next turn of the loop, by when more slots may be free."""
+        """Asks at the end of this turn of the loop: all bells have been heard by then that came with the first, and all
+        slots are free that one reply frees."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._ask_due)
@@ -103,8 +119,9 @@ class Claimer:
         self.ask()
 
     def _claim(self, asking: list[Lane]) -> None:
-        # No queue is always the last to be asked, should one call not get round to all.
-        random.shuffle(asking)
+        if len(asking) > 1:
+            # No queue is always the last to be asked, should one call not get round to all.
+            random.shuffle(asking)
         self._asked = asking
         self._transitions.hand_claim(self._worker, self._lease_ms, [lane.wish() for lane in asking], self)
 
@@ -118,9 +135,12 @@ class Claimer:
             lane = self._lanes[claimed.queue]
             lane.take()
             self._executor.start(claimed, lane)
-        # Behind the first steps of all: what ends in them is stored together.
-        self._transitions.flush_soon()
-        self._ask_on([lane for lane in asked if self._has_all(lane)])
+        if claims.tasks:
+            # Behind the first steps of all: what ends in them is stored together.
+            self._transitions.flush_soon()
+        satisfied = [lane for lane in asked if self._has_all(lane)]
+        if satisfied:
+            self._ask_on(satisfied)
         for queue, ms in claims.again_ms.items():
             self._alarms[queue].set(ms / 1_000)
         self._rest()

@@ -49,6 +49,9 @@ LONGEST_LOOK_S: Final = 86_400.0
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
 _NEVER: Final = float("inf")
+# A member of an enum is a Python call to look up, before Python 3.12.
+_RUNNING: Final = TaskState.RUNNING
+_SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 class Stop(Enum):
@@ -66,35 +69,21 @@ End = Completion | Deferred | Failure | Stop
 class Attempt:
     """One claimed task while it is here. The handler's `Task` is bound to it, and it takes the answer to its end."""
 
-    __slots__ = (
-        "_executor",
-        "claimed",
-        "end",
-        "ends_at",
-        "is_running",
-        "lane",
-        "lease_was_lost",
-        "runner",
-        "seconds",
-        "started",
-        "stop",
-    )
-
     is_abandoned = False
     """Its end is stored whatever happens here meanwhile."""
 
     runner: asyncio.Task[None]
+    stop: Stop | None = None
+    end: End | None = None
+    seconds = 0.0
+    is_running = False
+    lease_was_lost = False
 
     def __init__(self, claimed: Claimed, lane: Lane, executor: Executor, started: float) -> None:
         self.claimed = claimed
         self.lane = lane
         self.started = started
         self.ends_at = started + lane.handler.timeout_s
-        self.seconds = 0.0
-        self.stop: Stop | None = None
-        self.end: End | None = None
-        self.is_running = False
-        self.lease_was_lost = False
         self._executor = executor
 
     def halt(self, reason: Stop) -> None:
@@ -168,7 +157,7 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
         self._attempts: dict[str, Attempt] = {}
-        self._is_idle = asyncio.Event()
+        self._on_idle: list[asyncio.Future[None]] = []
         self._background = Background()
         self._next_look = _NEVER
         self._looking = Alarm(self._stop_late)
@@ -193,9 +182,11 @@ class Executor:
             return
         self._measures.executions[attempt.claimed.queue, outcome].observe(attempt.seconds)
         self._measures.leases_lost += attempt.lease_was_lost
-        attempt.lane.leave(was_called=attempt.is_running)
-        if not self._attempts:
-            self._is_idle.set()
+        if attempt.lane.threads is None or not attempt.is_running:
+            # A thread keeps its slot until its function returns.
+            attempt.lane.release()
+        if self._on_idle and not self._attempts:
+            self._tell_idle()
 
     def check(self, uuid: str) -> None:
         """Somebody says that the task was ended elsewhere: if the store says so too, its handler is told."""
@@ -224,8 +215,15 @@ class Executor:
     async def until_idle(self) -> None:
         """Returns when no attempt is left."""
         while self._attempts:
-            self._is_idle.clear()
-            await self._is_idle.wait()
+            idle = self._loop.create_future()
+            self._on_idle.append(idle)
+            await idle
+
+    def _tell_idle(self) -> None:
+        waiting, self._on_idle = self._on_idle, []
+        for idle in waiting:
+            if not idle.done():
+                idle.set_result(None)
 
     async def renew_forever(self) -> None:
         """Extends the leases of everything that runs here, several times a lease."""
@@ -259,32 +257,27 @@ class Executor:
     # Run
 
     async def _run(self, attempt: Attempt) -> None:
-        end = attempt.end = attempt.stop or await self._execute(attempt)
+        """What the asyncio task of an attempt does; not in steps of their own, since each costs every task."""
+        attempt.is_running = attempt.stop is None
+        try:
+            end = attempt.stop or self._end_of(await attempt.lane.call(_task(attempt)))
+        except asyncio.CancelledError:
+            end = _end_of_cancelled(attempt)
+        except Exception as error:  # whatever a handler raises is its task's error
+            end = _end_of_failed(attempt, error)
+        attempt.end = end
+        attempt.seconds = self._loop.time() - attempt.started
         if isinstance(end, Completion):
             self._transitions.hand_finish(attempt.claimed.uuid, attempt.claimed.lease, end, attempt)
         else:
             await self._settle(attempt, end)
 
-    async def _execute(self, attempt: Attempt) -> End:
-        """Runs the handler."""
-        attempt.is_running = True
+    def _end_of(self, result: Any) -> End:
+        if isinstance(result, Deferred):
+            return result
         try:
-            result = await attempt.lane.call(_task(attempt))
-        except asyncio.CancelledError:
-            return _end_of_cancelled(attempt)
-        except TaskError as error:
-            return failure_of(error, attempt.lane.handler)
-        except Exception as error:  # whatever a handler raises is its task's error
-            _log_failure(attempt, error)
-            return failure_of(error, attempt.lane.handler)
-        finally:
-            attempt.seconds = self._loop.time() - attempt.started
-        return result if isinstance(result, Deferred) else self._success(result)
-
-    def _success(self, result: Any) -> Completion | Failure:
-        try:
-            text = values.ABSENT if result is None else self.dump(result, "result")
-            return Completion(state=TaskState.SUCCEEDED, result=text)
+            text = values.ABSENT if result is None else values.dump(result, "result", max_bytes=self._max_bytes)
+            return Completion(state=_SUCCEEDED, result=text)
         except (InvalidRequestError, PayloadTooLargeError) as error:
             return failure("invalid-result", f"The handler's result cannot be stored: {error}", may_retry=False)
 
@@ -382,9 +375,12 @@ def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
     return failure("cancelled", "The handler cancelled itself.", may_retry=True)
 
 
-def _log_failure(attempt: Attempt, error: Exception) -> None:
-    claimed, trace = attempt.claimed, trace_of(error)
-    log.warning("The handler of task %s failed in attempt %d:\n%s", claimed.uuid, claimed.attempt, trace)
+def _end_of_failed(attempt: Attempt, error: Exception) -> Failure:
+    if not isinstance(error, TaskError):
+        # The task keeps the error's class and text; the way to it is only told here.
+        claimed, trace = attempt.claimed, trace_of(error)
+        log.warning("The handler of task %s failed in attempt %d:\n%s", claimed.uuid, claimed.attempt, trace)
+    return failure_of(error, attempt.lane.handler)
 
 
 async def _renew(attempt: Attempt) -> None:
@@ -402,7 +398,7 @@ def _task(attempt: Attempt) -> Task:
     return Task(
         uuid=claimed.uuid,
         queue=claimed.queue,
-        state=TaskState.RUNNING,
+        state=_RUNNING,
         attempt=claimed.attempt,
         payload=None if claimed.payload is None else orjson.loads(claimed.payload),
         actions=attempt,

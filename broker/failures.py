@@ -49,7 +49,7 @@ def failure(code: str, message: str, *, may_retry: bool, details: Any = None) ->
 
 
 def trace_of(error: Exception) -> str:
-    """The way to an exception, for the log: the task keeps its class and text only."""
+    """The way to an exception, for the log."""
     return _printable("".join(traceback.format_exception(error)))
 
 

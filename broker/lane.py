@@ -40,6 +40,7 @@ class Lane:
 
     def hear(self) -> None:
         """A bell has rung: what was found without one lately was only faster than the bell."""
+        self.may_hold_more = True
         self._is_unrung = False
         self._suspects = 0
 
@@ -75,8 +76,3 @@ class Lane:
         self.free += 1
         if self.may_hold_more:
             self._on_place()
-
-    def leave(self, *, was_called: bool) -> None:
-        """An attempt has ended; a thread that was called keeps its slot until its function returns, and says so."""
-        if self.threads is None or not was_called:
-            self.release()

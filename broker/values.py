@@ -80,8 +80,9 @@ def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
             json.dumps(value, allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
-    check_length(raw, what, max_bytes=max_bytes)
-    check_nesting(raw, what)
+    if len(raw) > min(MAX_NESTING, max_bytes):
+        check_length(raw, what, max_bytes=max_bytes)
+        check_nesting(raw, what)
     return raw
 
 

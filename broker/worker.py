@@ -173,11 +173,20 @@ class _WorkerProcess:
         presence = dict.fromkeys(self._lanes, 1)
         self._presence = Presence(partial(self._store.housekeeping.report_workers, self._name), lambda: presence)
         self._executor = Executor(self._store.transitions, settings, measures)
+        self._claimer = Claimer(
+            self._store.transitions,
+            self._executor,
+            self._lanes,
+            worker=self._name,
+            lease_ms=milliseconds(settings.lease_s),
+            measures=measures,
+            on_full=lambda queue: self._duty.pass_on(queue),
+        )
         self._bell = RequestBell(
             topology,
             worker=self._name,
             queues=(),
-            on_ring=self._hear,
+            on_ring=self._claimer.hear,
             on_ended=self._executor.check,
         )
         self._duty = BellDuty(
@@ -186,17 +195,8 @@ class _WorkerProcess:
             worker=self._name,
             queues=list(self._lanes),
             has_place=lambda queue: self._lanes[queue].free > 0,
-            on_ring=self._hear,
+            on_ring=self._claimer.hear,
             on_turn=self._ask_unrung,
-        )
-        self._claimer = Claimer(
-            self._store.transitions,
-            self._executor,
-            self._lanes,
-            worker=self._name,
-            lease_ms=milliseconds(settings.lease_s),
-            measures=measures,
-            on_full=self._duty.pass_on,
         )
         self._is_stopping = False
         self._background = Background()
@@ -258,19 +258,11 @@ class _WorkerProcess:
             await asyncio.wait({listening})
             await self._duty.leave()
 
-    def _hear(self, queue: str) -> None:
-        self._measures.bells_heard += 1
-        lane = self._lanes[queue]
-        lane.hear()
-        self._claimer.ring(lane)
-
     def _ask_unrung(self, queue: str) -> None:
-        lane = self._lanes[queue]
-        missed = lane.ask_unrung()
+        missed = self._claimer.ask_unrung(queue)
         if self._duty.listens(queue):
             # Whoever is parked hears no bells that it could miss.
             self._measures.bells_missed += missed
-        self._claimer.ring(lane)
 
     def _ask_soon(self) -> None:
         self._claimer.ask_soon()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain, groupby
 from typing import Final
 
 from broker.errors import StoreError
-from broker.store.commands import Batch, Call, Command, Receiver, Reply
+from broker.store.commands import Argument, Batch, Call, Command, Receiver, Reply
 
 MOST_JOINED: Final = 100
 """Commands of one call: a millisecond or two of the server's time."""
@@ -43,26 +42,33 @@ class _Joined:
 def joined(calls: Iterable[Call]) -> list[Call]:
     """The calls to write, in order: neighbours of one batch as one call, the others as they are."""
     written: list[Call] = []
-    for batch, group in groupby(calls, key=_batch_of):
+    batch: Batch | None = None
+    several: list[Call] = []
+    for call in calls:
+        # A joined call that is sent again has its bytes already.
+        own_batch = None if call.packed else call.command.batch
+        if batch is not None and (own_batch is not batch or len(several) == MOST_JOINED):
+            written.append(_join(batch, several))
+            several = []
+        batch = own_batch
         if batch is None:
-            written += group
+            written.append(call)
         else:
-            several = list(group)
-            for start in range(0, len(several), MOST_JOINED):
-                written.append(_join(batch, several[start : start + MOST_JOINED]))
+            several.append(call)
+    if batch is not None:
+        written.append(_join(batch, several))
     return written
 
 
-def _batch_of(call: Call) -> Batch | None:
-    # A joined call that is sent again has its bytes already.
-    return None if call.packed else call.command.batch
-
-
 def _join(batch: Batch, calls: list[Call]) -> Call:
-    own = tuple(chain.from_iterable(call.command.arguments for call in calls))
-    command = Command(
-        batch.call(own),
-        repeatable=all(call.command.repeatable for call in calls),
-        if_unknown=lambda: batch.whole_call(own),
-    )
-    return Call(command, _Joined([call.receiver for call in calls]), min(call.deadline for call in calls))
+    own: list[Argument] = []
+    receivers: list[Receiver] = []
+    is_repeatable, deadline = True, calls[0].deadline
+    for call in calls:
+        own += call.command.arguments
+        receivers.append(call.receiver)
+        is_repeatable = is_repeatable and call.command.repeatable
+        deadline = min(deadline, call.deadline)
+    words = tuple(own)
+    command = Command(batch.call(words), is_repeatable, if_unknown=lambda: batch.whole_call(words))
+    return Call(command, _Joined(receivers), deadline)

@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not _NOT_YET:
-                if isinstance(reply, hiredis.PushNotification):
+                if type(reply) is hiredis.PushNotification:
                     self._on_push(reply)
                 else:
                     self._dispatch(reply)

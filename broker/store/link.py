@@ -185,7 +185,7 @@ class Link:
         self._waiting.append(Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
         if len(self._waiting) >= BATCH:
             self._flush()
-        else:
+        elif not self._flush_is_due:
             self.flush_soon()
 
     def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
@@ -195,7 +195,8 @@ class Link:
                 self.hand(command, receiver)
             return
         deadline = self._loop.time() + COMMAND_DEADLINE_S
-        self._waiting.extend(Call(command, receiver, deadline) for command, receiver in calls)
+        for command, receiver in calls:
+            self._waiting.append(Call(command, receiver, deadline))
         self._flush()
 
     def flush_soon(self) -> None:
@@ -216,7 +217,7 @@ class Link:
         if self._connection is None or self._connection.is_closing:
             # What waits leaves with the next connection.
             return
-        calls = joined(call for call in self._waiting if not call.receiver.is_abandoned)
+        calls = joined([call for call in self._waiting if not call.receiver.is_abandoned])
         self._waiting.clear()
         data = b"".join([self._prelude(), *[call.packed for call in calls]])
         if data:

@@ -70,6 +70,8 @@ class ClaimWish(msgspec.Struct, frozen=True):
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
 
 
+# A member of an enum is a Python call to look up, before Python 3.12.
+_CHANGED: Final = int(Code.CHANGED)
 _CONFIRMED: Final = Command(("PING",), repeatable=True)
 """Its reply is given when replicas confirm."""
 _FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
@@ -165,10 +167,13 @@ class Transitions:
         wants_documents: bool = False,
     ) -> None:
         """The same for a receiver, which is given the `Claims`; it leaves at once."""
-        in_all = sum(wish.most for wish in wishes) if most is None else most
-        arguments: list[str | int] = [worker, new_secret(), lease_ms, in_all, flag(wants_documents)]
+        queues: list[str | int] = []
+        wished = 0
         for wish in wishes:
-            arguments += [wish.queue, wish.most, wish.max_attempts]
+            queues += (wish.queue, wish.most, wish.max_attempts)
+            wished += wish.most
+        in_all = wished if most is None else most
+        arguments = (worker, new_secret(), lease_ms, in_all, flag(wants_documents), *queues)
         # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
         command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
         claiming = _Claiming(self, command, receiver)
@@ -363,7 +368,7 @@ class _Trust:
 
 def is_changed(reply: Reply) -> bool:
     """Whether a completion was the first, and all is as it usually is."""
-    return bool(reply[0] == Code.CHANGED)
+    return bool(reply[0] == _CHANGED)
 
 
 def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
@@ -382,7 +387,7 @@ def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
 
 def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
     # The worst that a second run can do is to tell the one who changed it that it was so already.
-    arguments = (uuid, completion.state, completion.result, completion.error, lease, flag(wants_document))
+    arguments = (uuid, completion.state._value_, completion.result, completion.error, lease, flag(wants_document))
     return Command(arguments, repeatable=True, batch=_FINISH_BATCH)
 
 

@@ -28,12 +28,14 @@ class Call(NamedTuple):
 
 
 class FakeTransitions:
-    """Takes what an executor reports. `hindrances[name]` are awaited before the next calls of that name succeed."""
+    """Takes what an executor reports. `hindrances[name]` are awaited before the next calls of that name succeed;
+    so many `unusual_answers` are given to receivers first."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.hindrances: dict[str, deque[Hindrance]] = {}
         self.ended_by_others: TaskState | None = None
+        self.unusual_answers = 0
         self._asked: set[asyncio.Task[None]] = set()
 
     @property
@@ -81,7 +83,8 @@ class FakeTransitions:
         except BrokerError as error:
             receiver.fail(error)
         else:
-            receiver.succeed([Code.CHANGED])
+            is_usual, self.unusual_answers = self.unusual_answers == 0, max(0, self.unusual_answers - 1)
+            receiver.succeed([Code.CHANGED if is_usual else Code.LEASE_LOST])
 
     async def _meet(self, call: Call) -> None:
         await asyncio.sleep(0)

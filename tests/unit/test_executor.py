@@ -24,6 +24,7 @@ from broker.errors import (
 from broker.executor import Executor
 from broker.handlers import Handler
 from broker.lane import Lane
+from broker.measures import WorkerMeasures
 from broker.settings import Settings
 from broker.store.transitions import Claimed
 from broker.task import DEFERRED, Task, TaskState
@@ -38,7 +39,8 @@ class Bench:
 
     def __init__(self, **settings: Any) -> None:
         self.store = FakeTransitions()
-        self.executor = Executor(self.store, Settings(**settings))  # type: ignore[arg-type]
+        self.measures = WorkerMeasures()
+        self.executor = Executor(self.store, Settings(**settings), self.measures)  # type: ignore[arg-type]
         self.freed = 0
         self.lanes: list[Lane] = []
 
@@ -67,6 +69,9 @@ class Bench:
 
     def _note_free(self) -> None:
         self.freed += 1
+
+
+async def _nothing_in_the_way() -> None: ...
 
 
 @pytest.fixture
@@ -249,6 +254,28 @@ async def test_a_time_limit(bench: Bench) -> None:
     assert error_of(call.value[0])["code"] == "timeout"
     assert "0.01 s" in error_of(call.value[0])["message"]
     assert seen == [True]
+
+
+async def test_each_attempt_has_a_time_limit_of_its_own(bench: Bench) -> None:
+    async def handler(task: Task) -> None:
+        if task.uuid != "quick":
+            await asyncio.Event().wait()
+
+    bench.start(handler, claimed("long", lease="1.x"), timeout_s=20)
+    bench.start(handler, claimed("quick", lease="2.x"), timeout_s=0.01)
+    bench.start(handler, claimed("late", lease="3.x"), timeout_s=0.02)
+    bench.start(handler, claimed("later", lease="4.x"), timeout_s=0.04)
+    await until(lambda: len(bench.store.settled) == 3, "all but the long one have ended")
+    assert [call.uuid for call in bench.store.settled] == ["quick", "late", "later"]
+    assert bench.executor.running == 1
+    await bench.executor.close()
+
+
+async def test_any_time_limit_can_be_waited_for(bench: Bench) -> None:
+    async def handler(_: Task) -> None: ...
+
+    assert (await bench.run(handler, timeout_s=1e300)).name == "finish"
+    await bench.executor.close()
 
 
 async def test_a_timeout_error_of_the_handlers_own(bench: Bench) -> None:
@@ -458,6 +485,60 @@ async def test_an_end_that_is_being_stored_is_not_interrupted(bench: Bench) -> N
     await closing
     (call,) = bench.store.settled
     assert call.value.result == b'"precious"'
+
+
+async def test_it_is_here_until_its_end_is_stored(bench: Bench) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        storing.set()
+        await go_on.wait()
+
+    async def handler(_: Task) -> None: ...
+
+    bench.store.hinder("finish", slow)
+    bench.start(handler)
+    idle = asyncio.create_task(bench.idle())
+    await storing.wait()
+    assert (bench.executor.running, bench.freed, idle.done()) == (1, 0, False)
+    go_on.set()
+    await idle
+    assert (bench.executor.running, bench.freed) == (0, 1)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_answer_that_comes_after_the_worker_gave_up_changes_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        storing.set()
+        await go_on.wait()
+
+    async def handler(_: Task) -> None: ...
+
+    bench.store.hinder("finish", slow)
+    bench.start(handler)
+    await storing.wait()
+    await bench.executor.close()
+    assert "left to the sweep" in caplog.text
+    go_on.set()
+    await until(lambda: bench.store.settled, "it is answered")
+    assert (bench.executor.running, bench.freed) == (0, 1)
+
+
+async def test_an_answer_out_of_the_ordinary_is_looked_at_again(bench: Bench) -> None:
+    """A completion may be repeated, so the second answer says what the first did."""
+
+    async def handler(_: Task) -> None: ...
+
+    bench.store.unusual_answers = 1
+    bench.store.hinder("finish", _nothing_in_the_way, LeaseLostError("replaced"))
+    bench.start(handler)
+    await bench.idle()
+    assert ([call.name for call in bench.store.settled], bench.freed) == (["finish"], 1)
+    assert bench.measures.leases_lost == 1
 
 
 async def test_the_same_task_claimed_again_is_not_forgotten_with_its_first_attempt(bench: Bench) -> None:

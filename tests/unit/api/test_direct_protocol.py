@@ -233,9 +233,9 @@ async def test_a_server_that_ends_closes_behind_the_answer() -> None:
     server = Server(holder)
     server.receive(GET)
     server.protocol.shutdown()
-    assert not server.wire.is_closed
+    open_before = not server.wire.is_closed
     holder.calls[0].answer(OK)
-    assert server.wire.is_closed
+    assert (open_before, server.wire.is_closed) == (True, True)
     assert b"connection: close\r\n" in server.wire.written[0]
     server.close()
 
