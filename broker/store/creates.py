@@ -46,21 +46,11 @@ def _create_batch(most_pending: int, drops_oldest: bool) -> Batch:
 
 def create_command(new: NewTask, *, wants_document: bool) -> Command:
     """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
-    arguments = (
-        new.uuid,
-        flag(new.uuid_is_chosen),
-        new.queue,
-        new.payload,
-        new.fingerprint,
-        new.priority,
-        new.delay_ms,
-        new.expires_ms,
-        new.retention_ms,
-        new.seal,
-        "" if new.max_attempts is None else new.max_attempts,
-        new.idempotency or "",
-        flag(wants_document),
+    terms = (
+        f"{new.queue} {new.priority} {new.delay_ms} {new.expires_ms} {new.retention_ms} {new.max_attempts or ''}"
+        f" {flag(new.uuid_is_chosen)} {flag(wants_document)} {new.idempotency or ''}"
     )
+    arguments = (new.uuid, new.payload, new.fingerprint, new.seal, terms)
     # A second run attaches to what the first one made.
     return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 

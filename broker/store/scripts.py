@@ -1,7 +1,8 @@
 """Loads `lua/`: joins shared fragments in, gives scripts their key names and codes, and builds typed commands.
 
 A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. Key prefixes
-and codes come from `naming.py` and `codes.py` as Lua locals, so no script spells a name and no call carries one.
+and codes come from `naming.py` and `codes.py` as literals, so no script spells a name and no call carries one; the
+parts of a record become numbers. Locals instead would be upvalues, which cost a run something a function it makes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,32 @@ from broker.store.codes import Code
 from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
+# Comments and strings are matched so that they are passed over.
+_word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old)\.(?P<field>\w+)|\b(?P<name>[A-Z][A-Z_]*)\b")
+
+RECORD_FIELDS: Final = (
+    *(
+        "format",
+        "queue",
+        "state",
+        "attempt",
+        "priority",
+        "seq",
+        "created",
+        "expires",
+        "retention",
+        "seal",
+        "fingerprint",
+    ),
+    *("size", "max_attempts", "payload", "started", "lease", "worker", "finished", "kept", "result"),
+    *("error", "progress", "last_error", "large", "due", "idempotency", "retry_of", "events", "limited"),
+)
+"""The parts of a task's record in their order, those that are mostly absent last. A new one goes to the end."""
+LAST_COMMON_FIELD: Final = "result"
+_PLACES: Final[Mapping[str, int]] = {name: place for place, name in enumerate(RECORD_FIELDS, 1)}
 
 _NAMES: Final[Mapping[str, str]] = {
-    "TASK": naming.task_prefix(),
+    "TASKS": naming.tasks_key(),
     "VALUES": naming.values_prefix(),
     "EVENTS": naming.events_prefix(),
     "EVENTS_CHANNEL": naming.events_channel_prefix(),
@@ -54,6 +78,12 @@ _NAMES: Final[Mapping[str, str]] = {
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
 }
+_LITERALS: Final[Mapping[str, str]] = {
+    **{name: f"'{value}'" for name, value in _NAMES.items()},
+    **{code.name: str(code.value) for code in Code},
+    "RECORD_LENGTH": str(len(RECORD_FIELDS)),
+    "RECORD_COMMON": str(_PLACES[LAST_COMMON_FIELD]),
+}
 
 
 class Script:
@@ -68,8 +98,7 @@ class Script:
         shebang, _, body = _read(f"{self.name}.lua").partition("\n")
         fragments: dict[str, str] = {}
         _collect(body, fragments)
-        joined = "\n".join([*fragments.values(), body])
-        return "\n".join([shebang, *_constants(joined), joined])
+        return "\n".join([shebang, *(with_literals(text) for text in (*fragments.values(), body))])
 
     @cached_property
     def digest(self) -> str:
@@ -112,11 +141,15 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
                 fragments[name] = fragment
 
 
-def _constants(text: str) -> list[str]:
-    """Lua locals for the names that `text` uses: a script runs thousands of times a second, so it gets no others."""
-    values: dict[str, str] = {name: f"'{value}'" for name, value in _NAMES.items()}
-    values.update({code.name: str(code.value) for code in Code})
-    return [f"local {name} = {value}" for name, value in values.items() if re.search(rf"\b{name}\b", text)]
+def with_literals(text: str) -> str:
+    """Lua as Redis runs it: names, codes and the fields of records as literals."""
+    return _word.sub(_literal, text)
+
+
+def _literal(word: re.Match[str]) -> str:
+    if field := word["field"]:
+        return f"{word['list']}[{_PLACES[field]}]"
+    return _LITERALS.get(word["name"] or "", word[0])
 
 
 CREATE_TASKS: Final = Script("create_tasks")

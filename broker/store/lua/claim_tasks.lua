@@ -35,21 +35,29 @@ local function claim(uuid, queue, fence, max_attempts)
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
-    read_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
+    record.payload or long_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
+end
+
+local function claim_all(uuids, queue, max_attempts)
+  local fence = redis.call('INCRBY', SEQUENCE, integer(#uuids)) - #uuids
+  read_ahead(uuids)
+  for i = 1, #uuids do
+    claim(uuids[i], queue, fence + i, max_attempts)
+  end
 end
 
 local function pop_from(queue, wanted, max_attempts)
   local goal = math.min(#claimed + wanted, most)
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
   while #claimed < goal and most_looks > 0 do
-    local popped = redis.call('ZPOPMIN', PENDING .. queue, math.min(goal - #claimed, most_looks))
-    most_looks = most_looks - #popped / 2
-    if #popped == 0 then
-      return
+    local asked = math.min(goal - #claimed, most_looks)
+    local uuids = every(redis.call('ZPOPMIN', PENDING .. queue, integer(asked)), 1, 2)
+    if #uuids > 0 then
+      most_looks = most_looks - #uuids
+      claim_all(uuids, queue, max_attempts)
     end
-    local last_fence = redis.call('INCRBY', SEQUENCE, #popped / 2)
-    for i = 1, #popped, 2 do
-      claim(popped[i], queue, last_fence - (#popped - i - 1) / 2, max_attempts)
+    if #uuids < asked then
+      return
     end
   end
 end

@@ -26,6 +26,7 @@ local function finish(start)
   return { CHANGED, wants_document == '1' and task_json(uuid, record) or nil }
 end
 
+read_ahead(every(ARGV, 1, 6))
 local answers = each(1, 6, finish)
 write_changes()
 return answers

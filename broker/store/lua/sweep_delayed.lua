@@ -7,8 +7,9 @@
 --
 -- @include clock record enqueue changes
 local uuids = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
+read_ahead(uuids)
 for _, uuid in ipairs(uuids) do
-  index(DELAYED, uuid, false)
+  unindex(DELAYED, uuid)
   local record = read_record(uuid)
   if record and record.state == 'pending' then
     record.due = nil

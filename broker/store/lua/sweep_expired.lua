@@ -8,12 +8,13 @@
 -- @include clock record settle changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
+read_ahead(uuids)
 for _, uuid in ipairs(uuids) do
   local record = read_record(uuid)
   if record and is_open(record) then
     expire_if_over(uuid, record, now)
   else
-    index(EXPIRING, uuid, false)
+    unindex(EXPIRING, uuid)
   end
 end
 write_changes()

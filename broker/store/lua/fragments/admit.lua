@@ -12,13 +12,13 @@ local function drop_oldest(queue, priority, now)
     return false
   end
   local band = math.floor(last[2] / PRIORITY_STEP)
-  if tonumber(priority) < 9 - band then
+  if priority < 9 - band then
     return false
   end
   local uuid = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(band * PRIORITY_STEP), '+inf', 'LIMIT', 0, 1)[1]
   local record = read_record(uuid)
   if not record or record.state ~= 'pending' then
-    index(PENDING .. queue, uuid, false)
+    unindex(PENDING .. queue, uuid)
   elseif not expire_if_over(uuid, record, now) then
     settle(uuid, record, now, 'failed', nil, DROPPED)
   end
