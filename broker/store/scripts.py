@@ -1,8 +1,10 @@
 """Loads `lua/`: joins shared fragments in, gives scripts their key names and codes, and builds typed commands.
 
-A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. Key prefixes
-and codes come from `naming.py` and `codes.py` as literals, so no script spells a name and no call carries one; the
-parts of a record become numbers. Locals instead would be upvalues, which cost a run something a function it makes.
+A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. A function may
+include for itself what is rarely needed: a run makes all functions anew, and those only when it calls this one.
+
+Key prefixes and codes come from `naming.py` and `codes.py` as literals, so no script spells a name and no call carries
+one; the parts of a list become numbers. Locals instead would cost each run an upvalue a function that uses them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
+from textwrap import indent
 from typing import Final
 
 from broker import naming
@@ -19,29 +22,22 @@ from broker.store.codes import Code
 from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
+_inner_include = re.compile(r"^( +)-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 # Comments and strings are matched so that they are passed over.
-_word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old)\.(?P<field>\w+)|\b(?P<name>[A-Z][A-Z_]*)\b")
+_word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old|terms)\.(?P<field>\w+)|\b(?P<name>[A-Z][A-Z_]*)\b")
 
 RECORD_FIELDS: Final = (
-    *(
-        "format",
-        "queue",
-        "state",
-        "attempt",
-        "priority",
-        "seq",
-        "created",
-        "expires",
-        "retention",
-        "seal",
-        "fingerprint",
-    ),
-    *("size", "max_attempts", "payload", "started", "lease", "worker", "finished", "kept", "result"),
+    *("format", "queue", "state", "attempt", "priority", "seq", "created", "expires", "retention", "seal"),
+    *("fingerprint", "size", "max_attempts", "payload", "started", "lease", "worker", "finished", "kept", "result"),
     *("error", "progress", "last_error", "large", "due", "idempotency", "retry_of", "events", "limited"),
 )
 """The parts of a task's record in their order, those that are mostly absent last. A new one goes to the end."""
 LAST_COMMON_FIELD: Final = "result"
-_PLACES: Final[Mapping[str, int]] = {name: place for place, name in enumerate(RECORD_FIELDS, 1)}
+CREATE_TERMS: Final = (
+    *("queue", "priority", "delay", "ttl", "retention", "max_attempts"),
+    *("is_chosen", "wants_document", "idempotency"),
+)
+"""The terms of a create in their order."""
 
 _NAMES: Final[Mapping[str, str]] = {
     "TASKS": naming.tasks_key(),
@@ -78,11 +74,18 @@ _NAMES: Final[Mapping[str, str]] = {
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
 }
+_RECORD_PLACES: Final = {name: place for place, name in enumerate(RECORD_FIELDS, 1)}
+_PLACES: Final[Mapping[str, Mapping[str, int]]] = {
+    "record": _RECORD_PLACES,
+    "old": _RECORD_PLACES,
+    "terms": {name: place for place, name in enumerate(CREATE_TERMS, 1)},
+}
+"""The lists of which scripts speak by names, by the names of their variables."""
 _LITERALS: Final[Mapping[str, str]] = {
     **{name: f"'{value}'" for name, value in _NAMES.items()},
     **{code.name: str(code.value) for code in Code},
     "RECORD_LENGTH": str(len(RECORD_FIELDS)),
-    "RECORD_COMMON": str(_PLACES[LAST_COMMON_FIELD]),
+    "RECORD_COMMON": str(_RECORD_PLACES[LAST_COMMON_FIELD]),
 }
 
 
@@ -98,7 +101,8 @@ class Script:
         shebang, _, body = _read(f"{self.name}.lua").partition("\n")
         fragments: dict[str, str] = {}
         _collect(body, fragments)
-        return "\n".join([shebang, *(with_literals(text) for text in (*fragments.values(), body))])
+        joined = "\n".join([*fragments.values(), _with_inner_fragments(body, fragments)])
+        return shebang + "\n" + with_literals(joined)
 
     @cached_property
     def digest(self) -> str:
@@ -138,7 +142,18 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
             if name not in fragments:
                 fragment = _read(f"fragments/{name}.lua")
                 _collect(fragment, fragments)
-                fragments[name] = fragment
+                fragments[name] = _with_inner_fragments(fragment, fragments)
+
+
+def _with_inner_fragments(text: str, known: Mapping[str, str]) -> str:
+    """Joins in what functions include for themselves, without what stands before them in the script."""
+
+    def fragments_of(line: re.Match[str]) -> str:
+        found = dict(known)
+        _collect(f"-- @include {line[2]}", found)
+        return indent("\n".join(text for name, text in found.items() if name not in known), line[1])
+
+    return _inner_include.sub(fragments_of, text)
 
 
 def with_literals(text: str) -> str:
@@ -148,7 +163,7 @@ def with_literals(text: str) -> str:
 
 def _literal(word: re.Match[str]) -> str:
     if field := word["field"]:
-        return f"{word['list']}[{_PLACES[field]}]"
+        return f"{word['list']}[{_PLACES[word['list']][field]}]"
     return _LITERALS.get(word["name"] or "", word[0])
 
 

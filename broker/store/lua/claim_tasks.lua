@@ -8,19 +8,33 @@
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
 --           where it is wanted}, then of {queue, ms until its rate lets another task start} for queues that hold more
 --
--- @include clock integer record settle changes limits
+-- @include clock integer record read_ahead values changes limits
 local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
 local lease_end = integer(now + ARGV[3])
 local claimed, limited, limits = {}, {}, nil
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
 local most_looks = 1000
 
+local function expire(uuid, record)
+  -- @include settle
+  settle(uuid, record, now, 'expired')
+end
+
 local function read_claimable(uuid)
   local record = read_record(uuid)
-  if not record or record.state ~= 'pending' or expire_if_over(uuid, record, now) then
+  if not record or record.state ~= 'pending' then
+    return nil
+  end
+  if now >= record.expires then
+    expire(uuid, record)
     return nil
   end
   return record
+end
+
+local function document(uuid, record)
+  -- @include task_json
+  return task_json(uuid, record)
 end
 
 local function claim(uuid, queue, fence, max_attempts)
@@ -35,7 +49,7 @@ local function claim(uuid, queue, fence, max_attempts)
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
-    record.payload or long_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
+    record.payload or long_value(uuid, record, 'payload'), wants_json and document(uuid, record) or nil }
 end
 
 local function claim_all(uuids, queue, max_attempts)

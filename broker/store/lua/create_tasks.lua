@@ -6,31 +6,25 @@
 -- KEYS[1]   the index of all tasks
 -- ARGV      1 most pending tasks of a queue   2 "1" when a full queue drops its oldest
 --           then for each task: 1 uuid   2 payload (JSON text, "" when absent)   3 payload fingerprint   4 seal
---           5 terms, as `read_terms` has them
+--           5 terms, as `read_terms` gives them
 -- returns   for each task: {CREATED, created ms, task JSON if asked for},
 --           {ATTACHED, uuid, seal, state, attempt, created ms, expires ms, task JSON if asked for},
 --           or {CONFLICT | MISMATCH | FULL | BROKEN, uuid or reason}
 --
--- @include clock integer record task_json admit register each changes
+-- @include clock record read_ahead admit register values each changes
 local most_pending, drops_oldest = tonumber(ARGV[1]), ARGV[2] == '1'
 local now, most_new = now_ms(), (#ARGV - 2) / 5
 
--- Terms are "queue priority delay ttl retention max_attempts chosen wants_document idempotency": priority 0-9; delay, time to
--- live and retention in ms; max attempts, empty for the handler's; 1 when the caller chose the uuid; 1 when the answer
--- should carry the task JSON; the idempotency digest, if any. As one text they cost one argument, and neighbours in a call,
--- which mostly have the same, are read once.
+-- Terms are all that a create asks for beside its payload: queue, priority (0-9), delay, ttl and retention (ms),
+-- max_attempts (nil for the handler's), is_chosen (the caller chose the uuid), wants_document (the answer should carry the
+-- task JSON), idempotency (digest or nil). They come as one MessagePack list in the order that `scripts.py` has, so they
+-- are one argument, and neighbours in a call, which mostly have the same, are read once.
 local known_terms = {}
 
 local function read_terms(text)
   local terms = known_terms[text]
   if not terms then
-    local queue, priority, delay, ttl, retention, max_attempts, chosen, wants_document, idempotency =
-      string.match(text, '^(%S+) (%d) (%d+) (%d+) (%d+) (%d*) (1?) (1?) (%S*)$')
-    terms = {
-      queue = queue, priority = tonumber(priority), delay = tonumber(delay), ttl = tonumber(ttl),
-      retention = tonumber(retention), max_attempts = tonumber(max_attempts), is_chosen = chosen == '1',
-      wants_document = wants_document == '1', idempotency = idempotency ~= '' and idempotency,
-    }
+    terms = cmsgpack.unpack(text)
     known_terms[text] = terms
   end
   return terms
@@ -40,9 +34,14 @@ local function is_same_request(record, terms, fingerprint)
   return record.queue == terms.queue and record.fingerprint == fingerprint
 end
 
+local function document(uuid, record)
+  -- @include task_json
+  return task_json(uuid, record)
+end
+
 local function attach(uuid, record, terms)
   return { ATTACHED, uuid, record.seal, record.state, record.attempt, record.created, record.expires,
-    terms.wants_document and task_json(uuid, record) or nil }
+    terms.wants_document and document(uuid, record) or nil }
 end
 
 local function bind(record, idempotency, uuid)
@@ -100,7 +99,7 @@ local function create(start)
   if terms.idempotency then bind(record, terms.idempotency, uuid) end
   register(uuid, record)
   make_ready(uuid, record)
-  return { CREATED, now, terms.wants_document and task_json(uuid, record) or nil }
+  return { CREATED, now, terms.wants_document and document(uuid, record) or nil }
 end
 
 read_ahead(every(ARGV, 3, 5))

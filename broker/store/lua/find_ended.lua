@@ -4,7 +4,7 @@
 -- KEYS[1]   the tasks' records
 -- ARGV      uuids
 -- returns   the uuids among them whose record is terminal or missing
--- @include record
+-- @include record read_ahead
 local ended = {}
 read_ahead(ARGV)
 for _, uuid in ipairs(ARGV) do

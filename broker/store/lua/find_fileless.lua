@@ -5,7 +5,7 @@
 -- ARGV      uuids
 -- returns   {the uuids without a record, those that were dropped}
 --
--- @include record values dropped
+-- @include record read_ahead values dropped
 local without_record, dropped = {}, {}
 read_ahead(ARGV)
 for _, uuid in ipairs(ARGV) do

@@ -7,7 +7,7 @@
 -- returns   for each task: {CHANGED, task JSON if asked for}, {FINAL, state, task JSON} when it has ended already (the
 --           caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or {BROKEN, reason}
 --
--- @include clock record settle each changes
+-- @include clock record read_ahead settle each changes
 local now = now_ms()
 
 local function finish(start)

@@ -8,7 +8,7 @@
 -- returns   {CREATED | ATTACHED, uuid, queue, seal, state, task JSON} of the new task, {FINAL, state, task JSON} when
 --           it ended otherwise, {CONFLICT, state} while it is open, {FULL, queue} or {NOT_FOUND}
 --
--- @include clock integer record task_json admit register changes
+-- @include clock record settle admit register changes
 local origin, uuid, idempotency = ARGV[1], ARGV[2], ARGV[4]
 
 local function reply(code, new_uuid, record)

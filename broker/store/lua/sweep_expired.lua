@@ -5,7 +5,7 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record settle changes
+-- @include clock record read_ahead settle changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
 read_ahead(uuids)

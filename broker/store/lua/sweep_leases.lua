@@ -5,7 +5,7 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record settle requeue changes
+-- @include clock record read_ahead settle requeue changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, ARGV[1])
 

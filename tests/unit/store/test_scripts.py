@@ -54,7 +54,7 @@ def test_every_file_is_a_script_that_is_loaded() -> None:
 
 def test_every_fragment_is_used() -> None:
     texts = [path.read_text() for path in LUA.rglob("*.lua")]
-    lines = [line for text in texts for line in re.findall(r"^-- @include (.*)$", text, re.MULTILINE)]
+    lines = [line for text in texts for line in re.findall(r"^ *-- @include (.*)$", text, re.MULTILINE)]
     assert {name for line in lines for name in line.split()} == set(FRAGMENTS)
 
 

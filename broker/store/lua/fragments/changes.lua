@@ -1,4 +1,4 @@
--- @include record ring_first
+-- @include record integer
 -- Changes of records, indexes and numbers are gathered while a script runs and written at its end, one call a key: a
 -- script that handles several tasks pays for each index once. A script that changes any ends with write_changes(); whoever reads
 -- one that this run may have changed calls it before.
@@ -59,6 +59,14 @@ local function leave_lease(uuid, record)
   end
 end
 
+local function ring_freed()
+  -- @include ring_first
+  for i = 1, #freed do
+    ring_first(freed[i])
+  end
+  freed = nil
+end
+
 local function write_changes()
   write_records()
   for _, words in pairs(takes) do
@@ -74,10 +82,5 @@ local function write_changes()
   end
   if kept_bytes ~= 0 then redis.call('INCRBY', RETAINED_BYTES, integer(kept_bytes)) end
   puts, takes, numbers, kept_bytes = {}, {}, {}, 0
-  if freed then
-    for i = 1, #freed do
-      ring_first(freed[i])
-    end
-    freed = nil
-  end
+  if freed then ring_freed() end
 end

@@ -13,29 +13,6 @@ local RECORD_FORMAT = 1
 -- uuids and texts in turns. A run reads each record once and writes all changed ones by one call at its end.
 local texts, written = {}, {}
 
--- every(words, first, step): words[first], words[first + step] …
-local function every(words, first, step)
-  local found, last = {}, 0
-  for i = first, #words, step do
-    last = last + 1
-    found[last] = words[i]
-  end
-  return found
-end
-
--- read_ahead(uuids): reads several records by one call.
-local function read_ahead(uuids)
-  if #uuids < 2 then
-    return
-  end
-  local found = redis.call('HMGET', TASKS, unpack(uuids))
-  for i = 1, #uuids do
-    local uuid = uuids[i]
-    -- What this run has changed is newer.
-    if texts[uuid] == nil then texts[uuid] = found[i] end
-  end
-end
-
 local function read_record(uuid)
   local text = texts[uuid]
   if text == nil then
@@ -50,12 +27,6 @@ local function read_record(uuid)
     error('This is no record of a task.')
   end
   return record
-end
-
--- new_record(…): a task that is pending, all common parts in their places.
-local function new_record(queue, priority, seq, now, ttl, retention, seal, fingerprint, size, max_attempts)
-  return { RECORD_FORMAT, queue, 'pending', 0, priority, seq, now, now + ttl, retention, seal, fingerprint, size,
-    max_attempts, nil, nil, nil, nil, nil, nil, nil }
 end
 
 -- Changes a record, for the rest of this run; write_records() stores it. Parts behind the last common one are mostly
