@@ -100,14 +100,9 @@ def published_channel() -> str:
 # Keys
 
 
-def task_prefix() -> str:
-    """What a uuid is appended to for the task's record."""
-    return KEY_PREFIX + "task:"
-
-
-def task_key(uuid: str) -> str:
-    """String: the record, with its short values."""
-    return task_prefix() + uuid
+def tasks_key() -> str:
+    """Hash: the record of each task under its uuid, with its short values."""
+    return KEY_PREFIX + "tasks"
 
 
 def values_prefix() -> str:

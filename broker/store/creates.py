@@ -23,6 +23,7 @@ from broker.store.queries import StoredTask
 from broker.store.script_answers import already_final, broken, document_of, flag, raise_lost
 from broker.task import TaskState
 
+_terms_encoder: Final = msgspec.msgpack.Encoder()
 _ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been cancelled"}
 
 
@@ -46,21 +47,12 @@ def _create_batch(most_pending: int, drops_oldest: bool) -> Batch:
 
 def create_command(new: NewTask, *, wants_document: bool) -> Command:
     """The create as a command, for the connection of the caller's choice; `read_created` reads its reply."""
-    arguments = (
-        new.uuid,
-        "1" if new.uuid_is_chosen else "",
-        new.queue,
-        new.payload,
-        new.fingerprint,
-        new.priority,
-        new.delay_ms,
-        new.expires_ms,
-        new.retention_ms,
-        new.seal,
-        "" if new.max_attempts is None else new.max_attempts,
-        new.idempotency or "",
-        "1" if wants_document else "",
+    # As `scripts.CREATE_TERMS` has them.
+    terms = (
+        *(new.queue, new.priority, new.delay_ms, new.expires_ms, new.retention_ms, new.max_attempts),
+        *(new.uuid_is_chosen, wants_document, new.idempotency),
     )
+    arguments = (new.uuid, new.payload, new.fingerprint, new.seal, _terms_encoder.encode(terms))
     # A second run attaches to what the first one made.
     return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 

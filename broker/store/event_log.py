@@ -111,7 +111,7 @@ class EventLog:
         """
         place = () if after is None else (after.number, after.created_ms)
         reply = await self._link.send(
-            scripts.READ_EVENTS.command(naming.task_key(uuid), uuid, PAGE_EVENTS, PAGE_BYTES, *place, repeatable=True)
+            scripts.READ_EVENTS.command(naming.tasks_key(), uuid, PAGE_EVENTS, PAGE_BYTES, *place, repeatable=True)
         )
         if reply[0] == Code.NOT_FOUND:
             raise TaskNotFoundError(uuid)
@@ -139,7 +139,7 @@ class EventLog:
         found: list[str] = []
         for start in range(0, len(pairs), TASKS_PER_SCRIPT):
             words = [word for pair in pairs[start : start + TASKS_PER_SCRIPT] for word in pair]
-            command = scripts.FIND_EVENTS.command(naming.task_key(str(words[0])), *words, repeatable=True)
+            command = scripts.FIND_EVENTS.command(naming.tasks_key(), *words, repeatable=True)
             found += [uuid.decode() for uuid in await self._aside.send(command)]
         return found
 

@@ -20,7 +20,7 @@ def take_command(new: NewTask, who: str, *, will_wait: bool) -> Command:
     To be sent where subscriptions of this process are: they are counted, too.
     """
     return scripts.TAKE_EXCLUSIVE_WAIT.command(
-        naming.task_key(new.uuid),
+        naming.tasks_key(),
         new.uuid,
         "1" if new.uuid_is_chosen else "",
         new.queue,

@@ -122,21 +122,21 @@ class Queries:
         """
         if not uuids:
             return []
-        command = scripts.READ_TASKS.command(naming.task_key(uuids[0]), most_bytes, *uuids, repeatable=True)
+        command = scripts.READ_TASKS.command(naming.tasks_key(), most_bytes, *uuids, repeatable=True)
         return [_task_or_error(uuid, row) for uuid, row in zip(uuids, await self._link.send(command), strict=True)]
 
     async def find_ended(self, uuids: Sequence[str]) -> list[str]:
         """Those of `uuids` (a few hundred at most) whose tasks have ended or are gone."""
         if not uuids:
             return []
-        reply = await self._aside.send(scripts.FIND_ENDED.command(naming.task_key(uuids[0]), *uuids, repeatable=True))
+        reply = await self._aside.send(scripts.FIND_ENDED.command(naming.tasks_key(), *uuids, repeatable=True))
         return [uuid.decode() for uuid in reply]
 
     async def find_fileless(self, uuids: Sequence[str]) -> Fileless:
         """Those of `uuids` (a few hundred at most) that have no record, and those that a full queue has dropped."""
         if not uuids:
             return Fileless([], [])
-        command = scripts.FIND_FILELESS.command(naming.task_key(uuids[0]), *uuids, repeatable=True)
+        command = scripts.FIND_FILELESS.command(naming.tasks_key(), *uuids, repeatable=True)
         without_record, dropped = await self._aside.send(command)
         return Fileless([uuid.decode() for uuid in without_record], [uuid.decode() for uuid in dropped])
 
@@ -231,7 +231,7 @@ def _read_numbers(row: list[Any]) -> QueueNumbers:
 
 
 def _read(uuid: str) -> Command:
-    return scripts.READ_TASK.command(naming.task_key(uuid), uuid, repeatable=True)
+    return scripts.READ_TASK.command(naming.tasks_key(), uuid, repeatable=True)
 
 
 def read_found(reply: Reply, uuid: str) -> StoredTask:

@@ -1,7 +1,10 @@
 """Loads `lua/`: joins shared fragments in, gives scripts their key names and codes, and builds typed commands.
 
-A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. Key prefixes
-and codes come from `naming.py` and `codes.py` as Lua locals, so no script spells a name and no call carries one.
+A file names its fragments with `-- @include a b`; a fragment may include others; each is joined in once. A function may
+include for itself what is rarely needed: a run makes all functions anew, and those only when it calls this one.
+
+Key prefixes and codes come from `naming.py` and `codes.py` as literals, so no script spells a name and no call carries
+one; the parts of a list become numbers. Locals instead would cost each run an upvalue a function that uses them.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache, cached_property
+from textwrap import indent
 from typing import Final
 
 from broker import naming
@@ -18,10 +22,25 @@ from broker.store.codes import Code
 from broker.store.commands import Argument, Batch, Command
 
 _include = re.compile(r"^-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
-_word = re.compile(r"\w+")
+_inner_include = re.compile(r"^( +)-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
+# Comments and strings are matched so that they are passed over.
+_word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old|terms)\.(?P<field>\w+)|\b(?P<name>[A-Z][A-Z_]*)\b")
+
+RECORD_FIELDS: Final = (
+    *("format", "queue", "state", "attempt", "priority", "seq", "created", "expires", "retention", "seal"),
+    *("fingerprint", "size", "max_attempts", "payload", "started", "lease", "worker", "finished", "kept", "result"),
+    *("error", "progress", "last_error", "large", "due", "idempotency", "retry_of", "events", "limited"),
+)
+"""The parts of a task's record in their order, those that are mostly absent last. A new one goes to the end."""
+LAST_COMMON_FIELD: Final = "result"
+CREATE_TERMS: Final = (
+    *("queue", "priority", "delay", "ttl", "retention", "max_attempts"),
+    *("is_chosen", "wants_document", "idempotency"),
+)
+"""The terms of a create in their order."""
 
 _NAMES: Final[Mapping[str, str]] = {
-    "TASK": naming.task_prefix(),
+    "TASKS": naming.tasks_key(),
     "VALUES": naming.values_prefix(),
     "EVENTS": naming.events_prefix(),
     "EVENTS_CHANNEL": naming.events_channel_prefix(),
@@ -55,6 +74,19 @@ _NAMES: Final[Mapping[str, str]] = {
     "RESPONSE": naming.RESPONSE_INFIX,
     "WORKER": naming.worker_channel_prefix(),
 }
+_RECORD_PLACES: Final = {name: place for place, name in enumerate(RECORD_FIELDS, 1)}
+_PLACES: Final[Mapping[str, Mapping[str, int]]] = {
+    "record": _RECORD_PLACES,
+    "old": _RECORD_PLACES,
+    "terms": {name: place for place, name in enumerate(CREATE_TERMS, 1)},
+}
+"""The lists of which scripts speak by names, by the names of their variables."""
+_LITERALS: Final[Mapping[str, str]] = {
+    **{name: f"'{value}'" for name, value in _NAMES.items()},
+    **{code.name: str(code.value) for code in Code},
+    "RECORD_LENGTH": str(len(RECORD_FIELDS)),
+    "RECORD_COMMON": str(_RECORD_PLACES[LAST_COMMON_FIELD]),
+}
 
 
 class Script:
@@ -69,8 +101,8 @@ class Script:
         shebang, _, body = _read(f"{self.name}.lua").partition("\n")
         fragments: dict[str, str] = {}
         _collect(body, fragments)
-        texts = [*fragments.values(), body]
-        return "\n".join([shebang, *_constants(texts), *texts])
+        texts = [*fragments.values(), _with_inner_fragments(body, fragments)]
+        return "\n".join([shebang, *map(with_literals, texts)])
 
     @cached_property
     def digest(self) -> str:
@@ -108,11 +140,6 @@ def _read(path: str) -> str:
     return data.decode("utf-8")
 
 
-@cache
-def _words(text: str) -> frozenset[str]:
-    return frozenset(_word.findall(text))
-
-
 def _collect(text: str, fragments: dict[str, str]) -> None:
     """Gathers the fragments that `text` includes, each after those that it includes itself."""
     for line in _include.findall(text):
@@ -120,15 +147,30 @@ def _collect(text: str, fragments: dict[str, str]) -> None:
             if name not in fragments:
                 fragment = _read(f"fragments/{name}.lua")
                 _collect(fragment, fragments)
-                fragments[name] = fragment
+                fragments[name] = _with_inner_fragments(fragment, fragments)
 
 
-def _constants(texts: Iterable[str]) -> list[str]:
-    """Lua locals for the names that `texts` use: a script runs thousands of times a second, so it gets no others."""
-    values: dict[str, str] = {name: f"'{value}'" for name, value in _NAMES.items()}
-    values.update({code.name: str(code.value) for code in Code})
-    used = frozenset().union(*map(_words, texts))
-    return [f"local {name} = {value}" for name, value in values.items() if name in used]
+def _with_inner_fragments(text: str, known: Mapping[str, str]) -> str:
+    """Joins in what functions include for themselves, without what stands before them in the script."""
+
+    def fragments_of(line: re.Match[str]) -> str:
+        found = dict(known)
+        _collect(f"-- @include {line[2]}", found)
+        return indent("\n".join(text for name, text in found.items() if name not in known), line[1])
+
+    return _inner_include.sub(fragments_of, text)
+
+
+@cache
+def with_literals(text: str) -> str:
+    """Lua as Redis runs it: names, codes and the fields of records as literals."""
+    return _word.sub(_literal, text)
+
+
+def _literal(word: re.Match[str]) -> str:
+    if field := word["field"]:
+        return f"{word['list']}[{_PLACES[word['list']][field]}]"
+    return _LITERALS.get(word["name"] or "", word[0])
 
 
 CREATE_TASKS: Final = Script("create_tasks")

@@ -117,7 +117,7 @@ class Transitions:
         """
         reply = await self._link.send(
             scripts.RETRY_TASK.command(
-                naming.task_key(retry.uuid),
+                naming.tasks_key(),
                 retry.uuid,
                 retry.new_uuid,
                 retry.seal,
@@ -212,7 +212,7 @@ class Transitions:
         """
         event = (progress, new_report(), self._events_kept, EVENT_BYTES_KEPT) if progress else ()
         reply = await self._link.send(
-            scripts.EXTEND_LEASE.command(naming.task_key(uuid), uuid, lease, lease_ms, *event, repeatable=True)
+            scripts.EXTEND_LEASE.command(naming.tasks_key(), uuid, lease, lease_ms, *event, repeatable=True)
         )
         raise_lost(reply[0], uuid)
         return TaskState(reply[1].decode()) if reply[0] == Code.FINAL else int(reply[1])
@@ -393,7 +393,7 @@ def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bo
 
 def _requeue(release: Release, *, wants_document: bool = True) -> Command:
     return scripts.REQUEUE_TASK.command(
-        naming.task_key(release.uuid),
+        naming.tasks_key(),
         release.uuid,
         release.lease,
         flag(release.has_failed),
@@ -407,7 +407,7 @@ def _requeue(release: Release, *, wants_document: bool = True) -> Command:
 
 def _defer(uuid: str, lease: str, *, expires_ms: int | None = None, wants_document: bool = False) -> Command:
     return scripts.DEFER_TASK.command(
-        naming.task_key(uuid),
+        naming.tasks_key(),
         uuid,
         lease,
         flag(wants_document),

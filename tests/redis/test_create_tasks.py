@@ -72,7 +72,7 @@ async def test_a_delayed_task_is_indexed_and_does_not_ring(store: Store) -> None
 async def test_an_absent_payload_takes_no_key(store: Store) -> None:
     await store.create()
     assert store.remaining() == {
-        naming.task_key("t"),
+        naming.tasks_key(),
         naming.pending_key("q"),
         naming.expiring_key(),
         naming.created_key(),
@@ -337,7 +337,7 @@ async def test_several_in_one_call_are_as_several_calls(store: Store) -> None:
 
 
 async def test_a_damaged_record_harms_no_neighbour(store: Store) -> None:
-    store.raw.rpush(naming.task_key("b"), "no record")
+    store.raw.hset(naming.tasks_key(), "b", "no record")
     told = await asyncio.gather(*[store.transitions.create(new_task(uuid)) for uuid in "abc"], return_exceptions=True)
     assert [type(one) for one in told] == [Created, StoreError, Created]
     assert store.pending() == ["a", "c"]

@@ -28,7 +28,7 @@ async def test_a_deferred_task_runs_without_a_lease(store: Store) -> None:
 
 async def test_the_reply_carries_the_document_where_it_is_wanted(store: Store) -> None:
     claimed = await store.created_and_claimed()
-    command = scripts.DEFER_TASK.command(naming.task_key("t"), "t", claimed.lease, "1", repeatable=False)
+    command = scripts.DEFER_TASK.command(naming.tasks_key(), "t", claimed.lease, "1", repeatable=False)
     code, state, document = await store.link.send(command)
     assert (code, state) == (Code.DEFERRED, b"running")
     assert document == (await store.queries.read("t")).document

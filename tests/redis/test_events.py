@@ -110,7 +110,7 @@ async def test_a_repeated_report_adds_nothing(store: Store) -> None:
 
     async def report(name: str, text: str) -> None:
         arguments = ("t", claimed.lease, LONG_MS, text, name * 8, 2_000, EVENT_BYTES_KEPT)
-        await store.link.send(scripts.EXTEND_LEASE.command(naming.task_key("t"), *arguments, repeatable=True))
+        await store.link.send(scripts.EXTEND_LEASE.command(naming.tasks_key(), *arguments, repeatable=True))
 
     for _ in range(2):
         for name in "abcdefg":

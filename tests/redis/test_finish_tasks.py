@@ -276,7 +276,7 @@ async def test_several_in_one_call_are_as_several_calls(store: Store) -> None:
         await store.create(uuid)
     claimed = await store.claim_one()
     assert claimed.uuid == "a"
-    store.raw.set(naming.task_key("d"), "no record")
+    store.raw.hset(naming.tasks_key(), "d", "no record")
     finish = store.transitions.finish
     told = await asyncio.gather(
         finish("a", succeeded(b"1"), lease=claimed.lease),

@@ -116,7 +116,7 @@ async def test_a_forgotten_task_is_gone_from_the_list(store: Store) -> None:
 async def test_an_entry_without_a_record_is_left_out(store: Store) -> None:
     for uuid in ("a", "b", "c"):
         await store.create(uuid)
-    store.raw.delete(naming.task_key("b"))
+    store.raw.hdel(naming.tasks_key(), "b")
     assert uuids(await store.queries.list_tasks()) == ["c", "a"]
     assert uuids(await store.queries.list_tasks(state="pending")) == ["c", "a"]
 

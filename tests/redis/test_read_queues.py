@@ -120,8 +120,8 @@ async def test_the_numbers_are_those_of_a_recount(store: Store, seed: int) -> No
 
 
 def recount(store: Store) -> tuple[int, int, int, int]:
-    prefix = naming.task_prefix()
-    records = [store.record(key.removeprefix(prefix)) for key in store.remaining() if key.startswith(prefix)]
+    uuids: list[str] = store.raw.hkeys(naming.tasks_key())  # type: ignore[assignment]
+    records = [store.record(uuid) for uuid in uuids]
     pending = [record for record in records if record["state"] == "pending"]
     running = [record for record in records if record["state"] == "running"]
     delayed = sum("due" in record for record in pending)

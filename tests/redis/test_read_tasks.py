@@ -27,7 +27,7 @@ async def test_none_is_read_without_a_question(store: Store) -> None:
 
 async def test_unknown_and_damaged_ones_harm_no_other(store: Store) -> None:
     await store.create("a")
-    store.raw.set(naming.task_key("damaged"), "no record")
+    store.raw.hset(naming.tasks_key(), "damaged", "no record")
 
     unknown, damaged, fine = await store.queries.read_several(["unknown", "damaged", "a"], most_bytes=MOST_BYTES)
 

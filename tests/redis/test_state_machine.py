@@ -105,22 +105,26 @@ DEFECTS: Final = {
         " + redis.call('INCRBY', SEQUENCE, 100))",
     ),
     "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
-    "an index is left behind": (scripts.SWEEP_EXPIRED, "index(DELAYED, uuid, false)", ""),
-    "values are left behind": (scripts.SWEEP_RETAINED, "TASK .. uuid, VALUES .. uuid", "TASK .. uuid"),
+    "an index is left behind": (scripts.SWEEP_EXPIRED, "unindex(DELAYED, uuid)", ""),
+    "values are left behind": (scripts.SWEEP_RETAINED, "VALUES .. uuid, EVENTS .. uuid", "EVENTS .. uuid"),
     "events are left behind": (scripts.SWEEP_RETAINED, "VALUES .. uuid, EVENTS .. uuid", "VALUES .. uuid"),
     "one event more is kept": (scripts.EXTEND_LEASE, "kept - dropped > most or", "kept - dropped > most + 1 or"),
     "an event is counted twice": (scripts.EXTEND_LEASE, "integer(told + 1)", "integer(told + 2)"),
     "a lost event is not noticed": (scripts.READ_EVENTS, "after + 1 < oldest", "after + 2 < oldest"),
     "an end is not told": (scripts.FIND_EVENTS, "not is_open(record)", "false"),
     "a key outlives its task": (scripts.SWEEP_RETAINED, "redis.call('DEL', IDEMPOTENCY .. record.idempotency)", ""),
-    "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "index(CREATED_INDEX, uuid, false)", ""),
+    "a forgotten task is still listed": (scripts.SWEEP_RETAINED, "unindex(CREATED_INDEX, uuid)", ""),
     "a task is not listed": (scripts.RETRY_TASK, "index(CREATED_INDEX, uuid, integer(record.seq))", ""),
     "a deferred task is not counted": (scripts.DEFER_TASK, "count(record.queue, 'deferred', 1)", ""),
     "an ended task is still counted": (scripts.FINISH_TASKS, "count(record.queue, 'delayed', -1)", ""),
     "a used queue is forgotten": (scripts.SWEEP_QUEUES, "number and number ~= '0'", "false"),
     "a success is retried": (scripts.RETRY_TASK, "old.state ~= 'failed' and old.state ~= 'expired'", "false"),
-    "a long payload is not copied": (scripts.RETRY_TASK, "read_value(origin, old, 'payload')", "old.payload"),
-    "the origin is not told": (scripts.RETRY_TASK, "retry_of = origin", "retry_of = nil"),
+    "a long payload is not copied": (
+        scripts.RETRY_TASK,
+        "old.payload or long_value(origin, old, 'payload')",
+        "old.payload",
+    ),
+    "the origin is not told": (scripts.RETRY_TASK, "record.retry_of = origin", ""),
     "a repeated retry makes another task": (
         scripts.RETRY_TASK,
         "local record = bound and read_record(bound)",
@@ -128,7 +132,7 @@ DEFECTS: Final = {
     ),
     "a full queue takes one more": (scripts.CREATE_TASKS, "pending >= most", "pending > most"),
     "delayed tasks are not limited": (scripts.CREATE_TASKS, "(known[1] or 0)", "0"),
-    "a more urgent task is dropped": (scripts.CREATE_TASKS, "tonumber(priority) < 9 - band", "false"),
+    "a more urgent task is dropped": (scripts.CREATE_TASKS, "priority < 9 - band", "false"),
     "the newest is dropped": (
         scripts.CREATE_TASKS,
         "'+inf', 'LIMIT', 0, 1)[1]",
@@ -148,8 +152,11 @@ local dump = {{}}
 for i, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   local content
-  if string.sub(key, 1, {len(naming.task_prefix())}) == '{naming.task_prefix()}' then
-    kind, content = 'record', fields_of(key)
+  if key == '{naming.tasks_key()}' then
+    kind, content = 'records', {{}}
+    for i, uuid in ipairs(redis.call('HKEYS', key)) do
+      content[i] = {{ uuid, fields_of(key, uuid) }}
+    end
   else
     local range = ranges[kind]
     content = range and redis.call(range[1], key, 0, -1, unpack(range, 2)) or redis.call(readers[kind], key)
@@ -723,8 +730,9 @@ class Stored:
                 self.strings[key] = content
             elif kind == "list":
                 self.events[key.removeprefix(naming.events_prefix())] = content
-            elif kind == "record":
-                self._take_record(key.removeprefix(naming.task_prefix()), dict(_pairs(content)))
+            elif kind == "records":
+                for uuid, fields in content:
+                    self._take_record(uuid, dict(_pairs(fields)))
             elif key.startswith(naming.queue_prefix()):
                 self._take_queue(key.removeprefix(naming.queue_prefix()), dict(_pairs(content)))
             else:
@@ -862,7 +870,7 @@ def machines(
 ) -> Iterator[Callable[[], TaskMachine]]:
     """Makes machines that share a connection."""
     run_on_test_clock(monkeypatch)
-    source = scripts.CLAIM_TASKS.source.replace(FORGETS_STARTS, "")
+    source = scripts.CLAIM_TASKS.source.replace(scripts.with_literals(FORGETS_STARTS), "")
     assert source != scripts.CLAIM_TASKS.source
     monkeypatch.setattr(scripts.CLAIM_TASKS, "source", source)
     monkeypatch.setattr(scripts.CLAIM_TASKS, "digest", hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
@@ -900,6 +908,7 @@ def search_in_rounds(make: Callable[[], TaskMachine], seen: Counter[str]) -> Non
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_defect_is_found(redis_url: str, monkeypatch: pytest.MonkeyPatch, seen: Counter[str], defect: str) -> None:
     script, right, wrong = DEFECTS[defect]
+    right, wrong = scripts.with_literals(right), scripts.with_literals(wrong)
     assert script.source.count(right) == 1
     monkeypatch.setattr(script, "source", script.source.replace(right, wrong))
     search = settings(QUICK, max_examples=2_000, phases=[Phase.generate])

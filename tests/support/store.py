@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from importlib import resources
 from typing import Any, Final
 
 import redis
@@ -39,18 +37,14 @@ POLL_S: Final = 0.005
 _FENCE: Final = "test:fence"
 _VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
-RECORD_FIELDS: Final = tuple(
-    re.findall(r"(\w+) = f\[\d+\]", resources.files("broker.store").joinpath("lua/fragments/record.lua").read_text())
-)
-"""The fields of a record in their order."""
 READ_FIELDS: Final = f"""
-local names = {{ {", ".join(f"'{name}'" for name in RECORD_FIELDS)} }}
-local function fields_of(key)
-  local text, flat = redis.call('GET', key), {{}}
-  local found = text and cmsgpack.unpack(text) or {{}}
+local names = {{ {", ".join(f"'{name}'" for name in scripts.RECORD_FIELDS)} }}
+local function fields_of(key, uuid)
+  local text, flat = redis.call('HGET', key, uuid), {{}}
+  local found = text and {{ cmsgpack.unpack(text) }} or {{}}
   for i, name in ipairs(names) do
     local value = found[i]
-    if value then
+    if value and name ~= 'format' and name ~= 'birth_end' then
       flat[#flat + 1] = name
       flat[#flat + 1] = type(value) == 'number' and string.format('%d', value) or tostring(value)
     end
@@ -58,11 +52,11 @@ local function fields_of(key)
   return flat
 end
 """
-"""Lua: fields_of(key) is a record as names and texts, those that are absent left out."""
+"""Lua: fields_of(key, uuid) is a record as names and texts, those that are absent left out."""
 PUT_FIELD: Final = """
-local found = cmsgpack.unpack(redis.call('GET', KEYS[1]))
+local found = { cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[4])) }
 found[tonumber(ARGV[1])] = ARGV[2]
-redis.call('SET', KEYS[1], cmsgpack.pack(found))
+redis.call('HSET', KEYS[1], ARGV[4], cmsgpack.pack(unpack(found, 1, tonumber(ARGV[3]))))
 """
 
 Message = tuple[str, str]
@@ -226,7 +220,8 @@ class Store:
 
     def put_field(self, name: str, text: str, uuid: str = "t") -> None:
         """Writes into a record from outside."""
-        self.raw.eval(PUT_FIELD, 1, naming.task_key(uuid), RECORD_FIELDS.index(name) + 1, text)
+        place, length = scripts.RECORD_FIELDS.index(name) + 1, len(scripts.RECORD_FIELDS)
+        self.raw.eval(PUT_FIELD, 1, naming.tasks_key(), place, text, length, uuid)
 
     def indexes(self, uuid: str = "t", queue: str = QUEUE) -> set[str]:
         """Which indexes hold the task."""
@@ -270,7 +265,7 @@ class Store:
         return {name: int(text) for name, text in fields.items() if name != "seen" and text != "0"}
 
     def _fields(self, uuid: str) -> dict[str, str]:
-        flat: Any = self.raw.eval(READ_FIELDS + "return fields_of(KEYS[1])", 1, naming.task_key(uuid))
+        flat: Any = self.raw.eval(READ_FIELDS + "return fields_of(KEYS[1], ARGV[1])", 1, naming.tasks_key(), uuid)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def _hash(self, key: str) -> dict[str, str]:

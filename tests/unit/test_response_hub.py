@@ -340,7 +340,7 @@ async def test_a_waiter_whose_create_attached_learns_the_true_seal(hub: Response
 async def test_a_record_that_is_gone_ends_a_confirmed_wait(hub: ResponseHub, store: Store) -> None:
     waiter = await waiting(hub, store)
     unconfirmed = hub.join("q", "t", "seal", 20)
-    store.raw.delete(naming.task_key("t"))
+    store.raw.hdel(naming.tasks_key(), "t")
     store.raw.publish("q-response-t", "")
     with pytest.raises(TaskNotFoundError):
         await waiter.wait()

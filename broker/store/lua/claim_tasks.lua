@@ -8,19 +8,33 @@
 -- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
 --           where it is wanted}, then of {queue, ms until its rate lets another task start} for queues that hold more
 --
--- @include clock integer record settle changes limits
+-- @include clock integer record read_ahead values changes limits
 local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
 local lease_end = integer(now + ARGV[3])
 local claimed, limited, limits = {}, {}, nil
 -- Members that may be looked at in one call, should many have expired: the server has other callers.
 local most_looks = 1000
 
+local function expire(uuid, record)
+  -- @include settle
+  settle(uuid, record, now, 'expired')
+end
+
 local function read_claimable(uuid)
   local record = read_record(uuid)
-  if not record or record.state ~= 'pending' or expire_if_over(uuid, record, now) then
+  if not record or record.state ~= 'pending' then
+    return nil
+  end
+  if now >= record.expires then
+    expire(uuid, record)
     return nil
   end
   return record
+end
+
+local function document(uuid, record)
+  -- @include task_json
+  return task_json(uuid, record)
 end
 
 local function claim(uuid, queue, fence, max_attempts)
@@ -35,21 +49,29 @@ local function claim(uuid, queue, fence, max_attempts)
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
-    read_value(uuid, record, 'payload'), wants_json and task_json(uuid, record) or nil }
+    record.payload or long_value(uuid, record, 'payload'), wants_json and document(uuid, record) or nil }
+end
+
+local function claim_all(uuids, queue, max_attempts)
+  local fence = redis.call('INCRBY', SEQUENCE, integer(#uuids)) - #uuids
+  read_ahead(uuids)
+  for i = 1, #uuids do
+    claim(uuids[i], queue, fence + i, max_attempts)
+  end
 end
 
 local function pop_from(queue, wanted, max_attempts)
   local goal = math.min(#claimed + wanted, most)
   -- A member whose record is gone or ended gives no task: pop again until the queue is empty or the wish fulfilled.
   while #claimed < goal and most_looks > 0 do
-    local popped = redis.call('ZPOPMIN', PENDING .. queue, math.min(goal - #claimed, most_looks))
-    most_looks = most_looks - #popped / 2
-    if #popped == 0 then
-      return
+    local asked = math.min(goal - #claimed, most_looks)
+    local uuids = every(redis.call('ZPOPMIN', PENDING .. queue, integer(asked)), 1, 2)
+    if #uuids > 0 then
+      most_looks = most_looks - #uuids
+      claim_all(uuids, queue, max_attempts)
     end
-    local last_fence = redis.call('INCRBY', SEQUENCE, #popped / 2)
-    for i = 1, #popped, 2 do
-      claim(popped[i], queue, last_fence - (#popped - i - 1) / 2, max_attempts)
+    if #uuids < asked then
+      return
     end
   end
 end

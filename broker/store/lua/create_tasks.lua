@@ -5,80 +5,104 @@
 --
 -- KEYS[1]   the index of all tasks
 -- ARGV      1 most pending tasks of a queue   2 "1" when a full queue drops its oldest
---           then for each task: 1 uuid   2 "1" when the caller chose it   3 queue   4 payload (JSON text, "" when absent)
---           5 payload fingerprint   6 priority 0-9   7 delay ms   8 time to live ms   9 retention ms   10 seal
---           11 max attempts ("" for the handler's)   12 idempotency digest ("" for none)
---           13 "1" when the answer should carry the task JSON
+--           then for each task: 1 uuid   2 payload (JSON text, "" when absent)   3 payload fingerprint   4 seal
+--           5 terms, as `read_terms` gives them
 -- returns   for each task: {CREATED, created ms, task JSON if asked for},
 --           {ATTACHED, uuid, seal, state, attempt, created ms, expires ms, task JSON if asked for},
 --           or {CONFLICT | MISMATCH | FULL | BROKEN, uuid or reason}
 --
--- @include clock integer record task_json admit register each changes
+-- @include clock record read_ahead admit register values each changes
 local most_pending, drops_oldest = tonumber(ARGV[1]), ARGV[2] == '1'
-local now, most_new = now_ms(), (#ARGV - 2) / 13
+local now, most_new = now_ms(), (#ARGV - 2) / 5
 
-local function attach(uuid, record, wants_document)
-  return { ATTACHED, uuid, record.seal, record.state, record.attempt, record.created, record.expires,
-    wants_document and task_json(uuid, record) or nil }
+-- Terms are all that a create asks for beside its payload: queue, priority (0-9), delay, ttl and retention (ms),
+-- max_attempts (nil for the handler's), is_chosen (the caller chose the uuid), wants_document (the answer should carry the
+-- task JSON), idempotency (digest or nil). They come as one MessagePack list in the order that `scripts.py` has, so they
+-- are one argument, and neighbours in a call, which mostly have the same, are read once.
+local known_terms = {}
+
+local function read_terms(text)
+  local terms = known_terms[text]
+  if not terms then
+    terms = cmsgpack.unpack(text)
+    known_terms[text] = terms
+  end
+  return terms
 end
 
-local function bind(idempotency, uuid)
+local function is_same_request(record, terms, fingerprint)
+  return record.queue == terms.queue and record.fingerprint == fingerprint
+end
+
+local function document(uuid, record)
+  -- @include task_json
+  return task_json(uuid, record)
+end
+
+local function attach(uuid, record, terms)
+  return { ATTACHED, uuid, record.seal, record.state, record.attempt, record.created, record.expires,
+    terms.wants_document and document(uuid, record) or nil }
+end
+
+local function bind(record, idempotency, uuid)
+  record.idempotency = idempotency
   redis.call('SET', IDEMPOTENCY .. idempotency, uuid)
 end
 
-local function create(start)
-  local uuid, chosen, queue, payload, fingerprint, priority, delay, ttl, retention, seal, max_attempts, idempotency,
-    wants_document = unpack(ARGV, start, start + 12)
-  wants_document = wants_document == '1'
-  local function is_same_request(record)
-    return record.queue == queue and record.fingerprint == fingerprint
+-- The answer to a create whose idempotency key stands for a task already, or nil.
+local function answer_of_key(uuid, terms, fingerprint)
+  local bound = redis.call('GET', IDEMPOTENCY .. terms.idempotency)
+  local record = bound and read_record(bound)
+  if not record then
+    return nil
   end
-
-  if idempotency ~= '' then
-    local bound = redis.call('GET', IDEMPOTENCY .. idempotency)
-    local record = bound and read_record(bound)
-    if record then
-      if (chosen == '1' and bound ~= uuid) or not is_same_request(record) then
-        return { MISMATCH, bound }
-      end
-      return attach(bound, record, wants_document)
-    end
+  if (terms.is_chosen and bound ~= uuid) or not is_same_request(record, terms, fingerprint) then
+    return { MISMATCH, bound }
   end
-
-  local record = read_record(uuid)
-  if record then
-    if not is_same_request(record) then
-      return { CONFLICT, uuid }
-    end
-    if idempotency ~= '' then
-      if record.idempotency then
-        return { MISMATCH, uuid }
-      end
-      record.idempotency = idempotency
-      bind(idempotency, uuid)
-      write_record(uuid, record)
-    end
-    return attach(uuid, record, wants_document)
-  end
-
-  if not admit(queue, priority, most_pending, drops_oldest, now) then
-    return { FULL, uuid }
-  end
-  record = {
-    queue = queue, state = 'pending', attempt = 0, priority = tonumber(priority), seq = next_sequence(most_new), created = now,
-    expires = now + ttl, retention = tonumber(retention), seal = seal, fingerprint = fingerprint, size = #payload,
-    max_attempts = tonumber(max_attempts), due = delay ~= '0' and now + delay or nil,
-  }
-  if payload ~= '' then set_value(uuid, record, 'payload', payload) end
-  if idempotency ~= '' then
-    record.idempotency = idempotency
-    bind(idempotency, uuid)
-  end
-  register(uuid, record)
-  make_ready(uuid, record)
-  return { CREATED, now, wants_document and task_json(uuid, record) or nil }
+  return attach(bound, record, terms)
 end
 
-local answers = each(3, 13, create)
+-- The answer to a create whose uuid is known.
+local function answer_of_uuid(uuid, record, terms, fingerprint)
+  if not is_same_request(record, terms, fingerprint) then
+    return { CONFLICT, uuid }
+  end
+  if terms.idempotency then
+    if record.idempotency then
+      return { MISMATCH, uuid }
+    end
+    bind(record, terms.idempotency, uuid)
+    write_record(uuid, record)
+  end
+  return attach(uuid, record, terms)
+end
+
+local function create(start)
+  local uuid, payload, fingerprint, seal, text = unpack(ARGV, start, start + 4)
+  local terms = read_terms(text)
+  local answer = terms.idempotency and answer_of_key(uuid, terms, fingerprint)
+  if answer then
+    return answer
+  end
+  local record = read_record(uuid)
+  if record then
+    return answer_of_uuid(uuid, record, terms, fingerprint)
+  end
+  if not admit(terms.queue, terms.priority, most_pending, drops_oldest, now) then
+    return { FULL, uuid }
+  end
+
+  record = new_record(terms.queue, terms.priority, next_sequence(most_new), now, terms.ttl, terms.retention, seal,
+    fingerprint, #payload, terms.max_attempts)
+  if terms.delay > 0 then record.due = now + terms.delay end
+  if payload ~= '' then record.payload = store_value(uuid, record, 'payload', payload) end
+  if terms.idempotency then bind(record, terms.idempotency, uuid) end
+  register(uuid, record)
+  make_ready(uuid, record)
+  return { CREATED, now, terms.wants_document and document(uuid, record) or nil }
+end
+
+read_ahead(every(ARGV, 3, 5))
+local answers = each(3, 5, create)
 write_changes()
 return answers

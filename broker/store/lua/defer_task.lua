@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The lease holder leaves its task to a third party: it stays `running`, without a lease, until somebody ends it.
 --
--- KEYS[1]   the record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      1 uuid   2 lease   3 "1" when the reply should carry the task JSON   4 ms after which it expires, if its own
 --           time is not over before, "" where only that counts
 -- returns   {DEFERRED, state, task JSON or false}, {FINAL, state, task JSON}, {LEASE_LOST} or {NOT_FOUND}

@@ -1,11 +1,12 @@
 #!lua flags=no-writes
 -- Of many tasks, those that are no longer open: ended, or gone.
 --
--- KEYS[1]   the first record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      uuids
 -- returns   the uuids among them whose record is terminal or missing
--- @include record
+-- @include record read_ahead
 local ended = {}
+read_ahead(ARGV)
 for _, uuid in ipairs(ARGV) do
   local record = read_record(uuid)
   if not record or not is_open(record) then

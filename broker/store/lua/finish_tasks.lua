@@ -7,7 +7,7 @@
 -- returns   for each task: {CHANGED, task JSON if asked for}, {FINAL, state, task JSON} when it has ended already (the
 --           caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or {BROKEN, reason}
 --
--- @include clock record settle each changes
+-- @include clock record read_ahead settle each changes
 local now = now_ms()
 
 local function finish(start)
@@ -26,6 +26,7 @@ local function finish(start)
   return { CHANGED, wants_document == '1' and task_json(uuid, record) or nil }
 end
 
+read_ahead(every(ARGV, 1, 6))
 local answers = each(1, 6, finish)
 write_changes()
 return answers

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Reads a page of a task's events behind a place, with the task as it is at that moment.
 --
--- KEYS[1]   the record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      1 uuid   2 most events   3 bytes after which the page ends
 --           4 the number to go on behind ("" for the first that is kept)   5 when the task of that number was created, ms
 -- returns   {FOUND, queue, seal, state, created ms, number of the newest event, "1" when the place is none of this task's

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Reads a task as one consistent picture of record and values.
 --
--- KEYS[1]   the record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      1 uuid
 -- returns   {FOUND, queue, seal, state, task JSON} or {NOT_FOUND}
 --

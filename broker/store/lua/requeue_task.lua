@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The lease holder returns its task: a failed attempt, retried while attempts are left, or given back uncounted.
 --
--- KEYS[1]   the record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      1 uuid   2 lease   3 "1" when the attempt counts as failed   4 delay ms   5 error (JSON text, "" for none)
 --           6 "1" when the reply should carry the task JSON   7 the longest delay in ms, where the delay doubles with
 --           each attempt after the first, "" where it is as given
@@ -31,7 +31,7 @@ if failed and record.attempt >= record.max_attempts then
   settle(uuid, record, now, 'failed', nil, error_text ~= '' and error_text or nil, true)
   code = CHANGED
 else
-  if error_text ~= '' then set_value(uuid, record, 'last_error', error_text) end
+  if error_text ~= '' then record.last_error = store_value(uuid, record, 'last_error', error_text) end
   requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
   code = REQUEUED
 end

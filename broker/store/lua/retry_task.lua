@@ -2,13 +2,13 @@
 -- Makes a new task of one that failed or expired: same queue, payload, priority, limits and time to live. The ended
 -- one never changes. Not allow-oom, as every create.
 --
--- KEYS[1]   the ended task's record
+-- KEYS[1]   the tasks' records
 -- ARGV      1 its uuid   2 the new task's uuid   3 the new task's seal   4 idempotency digest ("" for none)
 --           5 most pending tasks of the queue   6 "1" when a full queue drops its oldest
 -- returns   {CREATED | ATTACHED, uuid, queue, seal, state, task JSON} of the new task, {FINAL, state, task JSON} when
 --           it ended otherwise, {CONFLICT, state} while it is open, {FULL, queue} or {NOT_FOUND}
 --
--- @include clock integer record task_json admit register changes
+-- @include clock record settle admit register changes
 local origin, uuid, idempotency = ARGV[1], ARGV[2], ARGV[4]
 
 local function reply(code, new_uuid, record)
@@ -39,18 +39,16 @@ if not admit(old.queue, old.priority, tonumber(ARGV[5]), ARGV[6] == '1', now) th
   return { FULL, old.queue }
 end
 
-local record = {
-  queue = old.queue, state = 'pending', attempt = 0, priority = old.priority, seq = next_sequence(1), created = now,
-  expires = now + old.expires - old.created, retention = old.retention, seal = ARGV[3], fingerprint = old.fingerprint,
-  size = old.size, max_attempts = old.max_attempts, idempotency = idempotency ~= '' and idempotency or nil,
-  retry_of = origin,
-}
-local payload = read_value(origin, old, 'payload')
-if payload then set_value(uuid, record, 'payload', payload) end
-register(uuid, record)
+local record = new_record(old.queue, old.priority, next_sequence(1), now, old.expires - old.created, old.retention,
+  ARGV[3], old.fingerprint, old.size, old.max_attempts)
+record.retry_of = origin
+local payload = old.payload or long_value(origin, old, 'payload')
+if payload then record.payload = store_value(uuid, record, 'payload', payload) end
 if idempotency ~= '' then
+  record.idempotency = idempotency
   redis.call('SET', IDEMPOTENCY .. idempotency, uuid)
 end
+register(uuid, record)
 make_ready(uuid, record)
 write_changes()
 return reply(CREATED, uuid, record)

@@ -5,10 +5,11 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record enqueue changes
+-- @include clock record read_ahead enqueue changes
 local uuids = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
+read_ahead(uuids)
 for _, uuid in ipairs(uuids) do
-  index(DELAYED, uuid, false)
+  unindex(DELAYED, uuid)
   local record = read_record(uuid)
   if record and record.state == 'pending' then
     record.due = nil

@@ -5,15 +5,16 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record settle changes
+-- @include clock record read_ahead settle changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
+read_ahead(uuids)
 for _, uuid in ipairs(uuids) do
   local record = read_record(uuid)
   if record and is_open(record) then
     expire_if_over(uuid, record, now)
   else
-    index(EXPIRING, uuid, false)
+    unindex(EXPIRING, uuid)
   end
 end
 write_changes()

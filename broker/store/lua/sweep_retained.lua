@@ -16,8 +16,8 @@ local function forget_if_ended(uuid)
     return record.kept
   end
   -- An entry without an ended task, whatever went wrong: an open task is somebody's work.
-  index(RETAINED, uuid, false)
-  index(ENDED, uuid, false)
+  unindex(RETAINED, uuid)
+  unindex(ENDED, uuid)
   return 0
 end
 

@@ -5,7 +5,7 @@
 -- subscription is there: of several who race, one finds neither.
 -- A task that has ended, and a request that the create will refuse, are nobody's to wait for: the create answers them.
 --
--- KEYS[1]   the record's key
+-- KEYS[1]   the tasks' records
 -- ARGV      1 uuid   2 "1" when the caller chose the uuid   3 queue   4 payload fingerprint   5 who asks
 --           6 how long the marker stands, ms ("0": this caller will not wait)   7 idempotency digest ("" for none)
 -- returns   {FREE | WAITED, uuid of the task}

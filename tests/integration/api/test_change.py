@@ -231,7 +231,7 @@ def test_a_missing_uuid_is_refused(a: Caller) -> None:
 
 
 def _lease(store: redis.Redis, uuid: str) -> str:
-    flat: Any = store.eval(READ_FIELDS + "return fields_of(KEYS[1])", 1, naming.task_key(uuid))
+    flat: Any = store.eval(READ_FIELDS + "return fields_of(KEYS[1], ARGV[1])", 1, naming.tasks_key(), uuid)
     return str(dict(zip(flat[::2], flat[1::2], strict=True))[b"lease"], "ascii")
 
 

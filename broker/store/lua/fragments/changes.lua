@@ -1,17 +1,29 @@
--- @include ring_first
--- Changes of indexes and numbers are gathered while a script runs and written at its end, one call a key: a script that
--- handles several tasks pays for each index once. A script that changes any ends with write_changes(); whoever reads
+-- @include record integer
+-- Changes of records, indexes and numbers are gathered while a script runs and written at its end, one call a key: a
+-- script that handles several tasks pays for each index once. A script that changes any ends with write_changes(); whoever reads
 -- one that this run may have changed calls it before.
-local scores, numbers, kept_bytes = {}, {}, 0
+local puts, takes, numbers, kept_bytes = {}, {}, {}, 0
 
--- index(key, uuid, score): puts a task into a sorted set, or takes it out where the score is false.
+-- index(key, uuid, score): puts a task into a sorted set. Of one task and set, the last put counts; to put it in and take
+-- it out in one run, write in between.
 local function index(key, uuid, score)
-  local changes = scores[key]
-  if not changes then
-    changes = {}
-    scores[key] = changes
+  local words = puts[key]
+  if words then
+    local last = #words
+    words[last + 1], words[last + 2] = score, uuid
+  else
+    puts[key] = { key, score, uuid }
   end
-  changes[uuid] = score
+end
+
+-- unindex(key, uuid): takes a task out of a sorted set.
+local function unindex(key, uuid)
+  local words = takes[key]
+  if words then
+    words[#words + 1] = uuid
+  else
+    takes[key] = { key, uuid }
+  end
 end
 
 -- count(queue, what, by): keeps how many tasks of a queue are `running` (with a lease), `deferred` (without one) or
@@ -35,7 +47,7 @@ end
 local freed
 
 local function leave_lease(uuid, record)
-  index(LEASES, uuid, false)
+  unindex(LEASES, uuid)
   count(record.queue, 'running', -1)
   if record.limited then
     freed = freed or {}
@@ -47,36 +59,28 @@ local function leave_lease(uuid, record)
   end
 end
 
-local function write_index(key, changes)
-  local put, take, last_put, last_take = { key }, { key }, 1, 1
-  for uuid, score in pairs(changes) do
-    if score then
-      put[last_put + 1], put[last_put + 2] = score, uuid
-      last_put = last_put + 2
-    else
-      last_take = last_take + 1
-      take[last_take] = uuid
-    end
+local function ring_freed()
+  -- @include ring_first
+  for i = 1, #freed do
+    ring_first(freed[i])
   end
-  if last_put > 1 then redis.call('ZADD', unpack(put)) end
-  if last_take > 1 then redis.call('ZREM', unpack(take)) end
+  freed = nil
 end
 
 local function write_changes()
-  for key, changes in pairs(scores) do
-    write_index(key, changes)
+  write_records()
+  for _, words in pairs(takes) do
+    redis.call('ZREM', unpack(words))
+  end
+  for _, words in pairs(puts) do
+    redis.call('ZADD', unpack(words))
   end
   for queue, changes in pairs(numbers) do
     for what, by in pairs(changes) do
-      if by ~= 0 then redis.call('HINCRBY', QUEUE .. queue, what, by) end
+      if by ~= 0 then redis.call('HINCRBY', QUEUE .. queue, what, integer(by)) end
     end
   end
-  if kept_bytes ~= 0 then redis.call('INCRBY', RETAINED_BYTES, kept_bytes) end
-  scores, numbers, kept_bytes = {}, {}, 0
-  if freed then
-    for i = 1, #freed do
-      ring_first(freed[i])
-    end
-    freed = nil
-  end
+  if kept_bytes ~= 0 then redis.call('INCRBY', RETAINED_BYTES, integer(kept_bytes)) end
+  puts, takes, numbers, kept_bytes = {}, {}, {}, 0
+  if freed then ring_freed() end
 end

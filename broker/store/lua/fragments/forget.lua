@@ -4,9 +4,11 @@ local function forget(uuid, record)
   if record.idempotency and redis.call('GET', IDEMPOTENCY .. record.idempotency) == uuid then
     redis.call('DEL', IDEMPOTENCY .. record.idempotency)
   end
-  redis.call('UNLINK', TASK .. uuid, VALUES .. uuid, EVENTS .. uuid)
-  index(RETAINED, uuid, false)
-  index(ENDED, uuid, false)
-  index(CREATED_INDEX, uuid, false)
+  redis.call('HDEL', TASKS, uuid)
+  redis.call('UNLINK', VALUES .. uuid, EVENTS .. uuid)
+  texts[uuid] = false
+  unindex(RETAINED, uuid)
+  unindex(ENDED, uuid)
+  unindex(CREATED_INDEX, uuid)
   keep_bytes(-record.kept)
 end

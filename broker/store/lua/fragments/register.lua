@@ -1,4 +1,10 @@
 -- @include integer changes record
+-- new_record(…): a task that is pending, all common parts in their places.
+local function new_record(queue, priority, seq, now, ttl, retention, seal, fingerprint, size, max_attempts)
+  return { RECORD_FORMAT, queue, 'pending', 0, priority, seq, now, now + ttl, retention, seal, fingerprint, size,
+    max_attempts, nil, nil, nil, nil, nil, nil, nil }
+end
+
 -- register(uuid, record): stores a new task and puts it into the indexes of all and of open tasks.
 local function register(uuid, record)
   write_record(uuid, record)

@@ -1,6 +1,6 @@
 -- rfc3339(ms): a time as `2026-11-20T16:20:00.123Z`. Redis gives scripts no os.date, so the calendar is
 -- Howard Hinnant's civil_from_days ("chrono-Compatible Low-Level Date Algorithms"). A task's times mostly fall on
--- one day or two, so each day is worked out once a run.
+-- one day or two and into one minute, so each of these is worked out once a run.
 local date_of = {}
 
 local function date(days)
@@ -18,22 +18,18 @@ local function date(days)
   return string.format('%04d-%02d-%02d', year, month, day)
 end
 
-local text_of = {}
+local text_of, minute_of = {}, {}
 
 local function rfc3339(ms)
   local text = text_of[ms]
   if text then
     return text
   end
-  local of_day = ms % 86400000
-  local days = (ms - of_day) / 86400000
-  local day = date_of[days]
-  if not day then
-    day = date(days)
-    date_of[days] = day
-  end
-  text = string.format('%sT%02d:%02d:%02d.%03dZ', day,
-    of_day / 3600000, of_day % 3600000 / 60000, of_day % 60000 / 1000, of_day % 1000)
+  local of_day, of_minute = ms % 86400000, ms % 60000
+  local days, minute = (ms - of_day) / 86400000, (of_day - of_minute) / 60000
+  date_of[days] = date_of[days] or date(days)
+  minute_of[minute] = minute_of[minute] or string.format('T%02d:%02d:', minute / 60, minute % 60)
+  text = date_of[days] .. minute_of[minute] .. string.format('%02d.%03dZ', of_minute / 1000, of_minute % 1000)
   text_of[ms] = text
   return text
 end

@@ -8,14 +8,14 @@ local MESSAGE_MAX_BYTES = 1024
 local RECORD_BYTES = 1000
 
 local function leave_open_indexes(uuid, record)
-  index(EXPIRING, uuid, false)
+  unindex(EXPIRING, uuid)
   if record.lease then
     leave_lease(uuid, record)
   elseif record.due then
-    index(DELAYED, uuid, false)
+    unindex(DELAYED, uuid)
     count(record.queue, 'delayed', -1)
   elseif record.state == 'pending' then
-    index(PENDING .. record.queue, uuid, false)
+    unindex(PENDING .. record.queue, uuid)
   else
     count(record.queue, 'deferred', -1)
   end
@@ -33,13 +33,13 @@ end
 local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local worker = record.worker
-  local values = value_members(result, error_text, read_value(uuid, record, 'progress'))
+  local values = value_members(result, error_text, record.progress or long_value(uuid, record, 'progress'))
   local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
   record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
   record.lease, record.worker, record.due = nil, nil, nil
-  set_value(uuid, record, 'last_error', nil)
-  if result then set_value(uuid, record, 'result', result) end
-  if error_text then set_value(uuid, record, 'error', error_text) end
+  record.last_error = store_value(uuid, record, 'last_error', nil)
+  if result then record.result = store_value(uuid, record, 'result', result) end
+  if error_text then record.error = store_value(uuid, record, 'error', error_text) end
   write_record(uuid, record)
   index(RETAINED, uuid, integer(now + record.retention))
   index(ENDED, uuid, integer(now))

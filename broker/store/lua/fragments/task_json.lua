@@ -1,4 +1,4 @@
--- @include rfc3339 values
+-- @include rfc3339 integer values
 -- The only renderer of a task as JSON. Values are finished JSON text and are put in as they are; no other part can
 -- hold a character that JSON would escape.
 --
@@ -7,7 +7,7 @@
 local function render_task(opening, uuid, record, values)
   local started, finished, retry_of = record.started, record.finished, record.retry_of
   return opening .. '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
-    .. ',"attempt":' .. record.attempt .. ',"created_at":"' .. rfc3339(record.created)
+    .. ',"attempt":' .. integer(record.attempt) .. ',"created_at":"' .. rfc3339(record.created)
     .. (started and '","started_at":"' .. rfc3339(started) or '')
     .. (finished and '","finished_at":"' .. rfc3339(finished) or '')
     .. '","expires_at":"' .. rfc3339(record.expires)
@@ -22,7 +22,7 @@ end
 
 -- task_json(uuid, record): the task as it is stored now.
 local function task_json(uuid, record)
-  local values = value_members(read_value(uuid, record, 'result'), read_value(uuid, record, 'error'),
-    read_value(uuid, record, 'progress'))
+  local values = value_members(record.result or long_value(uuid, record, 'result'),
+    record.error or long_value(uuid, record, 'error'), record.progress or long_value(uuid, record, 'progress'))
   return render_task('{', uuid, record, values)
 end
