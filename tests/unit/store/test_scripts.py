@@ -142,6 +142,14 @@ def test_an_unknown_part_of_a_record_is_no_script() -> None:
         scripts.with_literals("record.no_such_part")
 
 
+def test_what_a_function_includes_is_made_only_when_it_runs() -> None:
+    source = scripts.CLAIM_TASKS.source
+    assert "\n  local function settle(" in source
+    assert "\nlocal function settle(" not in source
+    # What the whole script has already is not joined in again.
+    assert source.count("local function read_record(") == 1
+
+
 @pytest.mark.parametrize("script", scripts.ALL, ids=lambda script: script.name)
 def test_no_fragment_is_joined_in_twice(script: Script) -> None:
     functions = re.findall(r"^local function (\w+)", script.source, re.MULTILINE)
