@@ -37,7 +37,9 @@ def new_version() -> str:
 
 def new_secret() -> str:
     """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return new_uuid()
+    if not _left:
+        _draw()
+    return _left.pop()
 
 
 def new_report() -> str:

@@ -23,7 +23,7 @@ from broker.capacity import Capacity
 from broker.deadlines import Deadlines
 from broker.deferred import DeferredResult
 from broker.errors import StoreError, StoreUnavailableError, TaskNotFoundError
-from broker.store.commands import Command, Receiver, Reply
+from broker.store.commands import Command, Reply
 from broker.store.queries import Queries, StoredTask
 from broker.subscriptions import Subscriptions
 from broker.task import TaskState
@@ -117,6 +117,8 @@ class ResponseHub:
         self._held_of: Counter[str] = Counter()
         self._is_ending = False
         self.rescued = 0
+        self.hand = subscriptions.hand
+        """Sends a command behind the subscriptions of this tick. Its reply must be small."""
         subscriptions.on_recovered(self._check_all)
 
     @property
@@ -170,7 +172,8 @@ class ResponseHub:
         self._held_of[channel.queue] -= 1
         if not self._held_of[channel.queue]:
             del self._held_of[channel.queue]
-        waiter.abandon()
+        if not waiter.is_settled:
+            waiter.abandon()
         if channel.waiters:
             return
         if channel.has_ended:
@@ -178,10 +181,6 @@ class ResponseHub:
             self.subscriptions.leave(channel)
         else:
             self.subscriptions.leave_soon(channel)
-
-    def hand(self, command: Command, receiver: Receiver) -> None:
-        """Sends a command behind the subscriptions of this tick. Its reply must be small."""
-        self.subscriptions.hand(command, receiver)
 
     async def ask(self, command: Command) -> Reply:
         """The same, awaited. Raises StoreUnavailableError, StoreError."""

@@ -115,6 +115,9 @@ class Subscriptions:
         )
         self._confirmed = _Confirmed(self._take_push)
         self._sender: Sender = self.link if fence is None else FencedLink(self.link, fence)
+        self.hand: Callable[[Command, Receiver], None] = self._sender.hand
+        """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
+        subscriber may have outstanding."""
         if fence is not None:
             fence.on_restored(self._look_again)
         self._probe = Probe(naming.probe_channel(name).encode(), self.link, queries)
@@ -195,7 +198,8 @@ class Subscriptions:
     def leave(self, topic: Topic) -> None:
         """Has the channel unsubscribed with one of the next writes."""
         self._drop(topic)
-        self._start_leave_timer()
+        if self._leave_timer is None:
+            self._start_leave_timer()
 
     def leave_soon(self, topic: Topic) -> None:
         """The same, unless somebody wants the topic again within `LEAVE_AFTER_S`."""
@@ -219,11 +223,6 @@ class Subscriptions:
             del self._patterns[listener.name]
             self._patterns_to_leave.append(listener.name)
             self.link.flush_soon()
-
-    def hand(self, command: Command, receiver: Receiver) -> None:
-        """Sends a command behind the subscriptions of this tick. Its reply must be small: the server bounds what a
-        subscriber may have outstanding."""
-        self._sender.hand(command, receiver)
 
     async def ask(self, command: Command) -> Reply:
         """The same, awaited, for what is not told to anybody: no replica confirms it.

@@ -176,7 +176,7 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
         InvalidRequestError: The payload or the key is not acceptable.
         PayloadTooLargeError: The payload is longer than `max_body_bytes`.
     """
-    payload = received(request.payload)
+    payload = values.ABSENT if request.payload is UNSET else received(request.payload)
     expires_in = settings.task_ttl_s if request.expires_in is None else request.expires_in
     retention = settings.retention_s if request.retention is None else request.retention
     return NewTask(

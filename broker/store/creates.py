@@ -24,6 +24,8 @@ from broker.store.script_answers import already_final, broken, document_of, flag
 from broker.task import TaskState
 
 _terms_encoder: Final = msgspec.msgpack.Encoder()
+# Before Python 3.12, to look up a member of an enum is a call.
+_CREATED: Final = int(Code.CREATED)
 _ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been cancelled"}
 
 
@@ -59,7 +61,7 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
 
 def is_new(reply: Reply) -> bool:
     """Whether the reply to `create_command` says that the task was made by it, as asked: under its uuid and seal."""
-    return bool(reply[0] == Code.CREATED)
+    return bool(reply[0] == _CREATED)
 
 
 def read_created(reply: Reply, new: NewTask) -> Created:

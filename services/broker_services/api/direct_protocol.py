@@ -5,6 +5,7 @@ All others, and those that turn out to need a task, go the way of any ASGI serve
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -60,6 +61,11 @@ class DirectProtocol(BoundedProtocol):
             return
         self._fresh = data if is_fresh else b""
         super().data_received(data)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The connection is open."""
+        super().connection_made(transport)
+        self._wire = transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the calls on the connection."""
@@ -143,9 +149,10 @@ class DirectProtocol(BoundedProtocol):
 
     def write_answer(self, answer: Answer, *, closes: bool) -> None:
         """See `Line`."""
-        transport: Any = self.transport
-        if not transport.is_closing():
-            transport.write_through(rendered(answer, self.server_state.default_headers, closes=closes))
+        wire = self._wire
+        if not wire.is_closing():
+            # Past the cork: whatever came before on this connection is complete, so nothing is held back there.
+            wire.write(rendered(answer, self.server_state.default_headers, closes=closes))
             if closes:
-                transport.close()
+                wire.close()
         self.on_response_complete()

@@ -21,6 +21,7 @@ from broker_services.api.whole_answer import write_whole
 from broker_services.api.whole_request import WholeRequest
 
 _TOLD_BY_BROWSERS: Final = frozenset({b"sec-purpose", b"purpose", b"sec-fetch-site"})
+"""Headers that say why a browser asks."""
 
 
 class Dispatcher:
@@ -88,7 +89,7 @@ class Dispatcher:
             raise _not_allowed(operation, request.method, get_is_off)
         if self._api.access is not None and operation.scope is not None:
             self._api.access.check(request.header(b"authorization"), operation.scope)
-        if operation.writes and request.method == "GET":
+        if operation.writes and request.method == "GET" and not _TOLD_BY_BROWSERS.isdisjoint(request.headers):
             _refuse_unmeant(request)
 
     def _documents(self, send: Send) -> Send:
@@ -125,8 +126,6 @@ def _not_allowed(operation: Operation, method: str, get_is_off: bool) -> HttpErr
 
 def _refuse_unmeant(request: RequestHead) -> None:
     """A browser's prefetch, or a page of another site, must change nothing."""
-    if not request.has_any(_TOLD_BY_BROWSERS):
-        return
     purpose = request.header(b"sec-purpose") or request.header(b"purpose") or ""
     if "prefetch" in purpose.lower():
         raise HttpError("forbidden", "A prefetch changes nothing; send the request when it is meant.")

@@ -60,18 +60,13 @@ def rendered(answer: Answer, defaults: Sequence[Header], *, closes: bool) -> byt
         closes: Whether the connection ends with it, which the answer itself may say, too.
     """
     beginning = _beginnings.of(answer.status, defaults)
-    if _is_plain(answer) and not closes:
+    has_own_headers = answer.headers or closes or answer.etag is not None or answer.content_type is not JSON
+    if not has_own_headers and answer.status not in WITHOUT_BODY:
         return b"%s%s%d\r\n\r\n%s" % (beginning, _PLAIN, len(answer.body), answer.body)
     headers = answer.asgi_headers()
     if closes and _CLOSES not in headers:
         headers.append(_CLOSES)
     return b"%s%s\r\n%s" % (beginning, lines_of(headers), answer.body)
-
-
-def _is_plain(answer: Answer) -> bool:
-    """Whether it is JSON with no header but those that all such answers have."""
-    has_own = answer.headers or answer.etag is not None or answer.content_type is not JSON
-    return not has_own and answer.status not in WITHOUT_BODY
 
 
 class _Beginnings:
@@ -100,4 +95,5 @@ def lines_of(headers: Sequence[Header]) -> bytes:
 
 
 _beginnings = _Beginnings()
+# Of JSON with no header but those that all such answers have.
 _PLAIN: Final = lines_of([*COMMON_HEADERS, (b"content-type", JSON)]) + b"content-length: "

@@ -78,10 +78,12 @@ class Api:
 
     def wait_s(self, request: RequestHead, asked: float | None, default: float) -> tuple[float, list[Header]]:
         """How long to hold, and the header that says so where `Prefer` was heard: the body beats it, the limit both."""
-        preferred = request.preferred_wait if asked is None else None
-        wanted = preferred if preferred is not None else default if asked is None else asked
-        wait = min(wanted, self.settings.wait_max_s)
-        return wait, [] if preferred is None else [(b"preference-applied", b"wait=%s" % f"{wait:g}".encode())]
+        most = self.settings.wait_max_s
+        preferred = request.preferred_wait if asked is None and b"prefer" in request.headers else None
+        if preferred is None:
+            return min(default if asked is None else asked, most), []
+        wait = min(preferred, most)
+        return wait, [(b"preference-applied", b"wait=%s" % f"{wait:g}".encode())]
 
 
 async def read(request: HttpRequest, decoder: msgspec.json.Decoder[T], request_type: type[T]) -> T:
@@ -117,10 +119,10 @@ def conditional_answer(request: RequestHead, body: bytes, headers: Sequence[Head
 
 def idempotency_key(request: RequestHead) -> str | None:
     """The header as the draft has it, a quoted string, or bare, as many senders have it."""
-    text = request.header(b"idempotency-key")
-    if text is None:
+    sent = request.headers.get(b"idempotency-key")
+    if sent is None:
         return None
-    text = text.strip()
+    text = sent.decode("latin-1").strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r"\\(.)", r"\1", text[1:-1])
     return text
