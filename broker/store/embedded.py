@@ -212,6 +212,8 @@ class EmbeddedServer:
             "dir": [str(folder)],
             "save": [""],
             "appendonly": ["no" if self._data_folder is None else "yes"],
+            # As deploy/redis.conf has it, which says why.
+            "zset-max-listpack-entries": ["0"],
             "appendfsync": ["everysec"],
             "maxmemory-policy": ["noeviction"],  # an evicted key would be a lost task
             "daemonize": ["no"],
