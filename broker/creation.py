@@ -24,6 +24,9 @@ class Creation:
 
     __slots__ = ("_confirmed", "_error", "_reply", "ends", "new", "waiter")
 
+    is_abandoned = False
+    """A create is sent even when its caller has just left: it may be halfway there."""
+
     def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
         self.new = new
         self.ends = hub.deadlines.loop.time() + wait_s
@@ -76,8 +79,3 @@ class Creation:
         if created.uuid != self.new.uuid or created.state.is_terminal:
             # No message will come on this channel any more: the holder looks elsewhere, or reads.
             self.waiter.expire()
-
-    @property
-    def is_abandoned(self) -> bool:
-        """A create is sent even when its caller has just left: it may be halfway there."""
-        return False

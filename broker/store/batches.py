@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from broker.errors import StoreError
-from broker.store.commands import Argument, Batch, Call, Command, Receiver, Reply
+from broker.store.commands import Argument, Batch, Call, Command, Receiver, Reply, pack
 
 MOST_JOINED: Final = 100
 """Commands of one call: a millisecond or two of the server's time."""
@@ -52,6 +52,8 @@ def joined(calls: Iterable[Call]) -> list[Call]:
             several = []
         batch = own_batch
         if batch is None:
+            if not call.packed:
+                call.packed = pack(call.command.arguments)
             written.append(call)
         else:
             several.append(call)
@@ -71,4 +73,4 @@ def _join(batch: Batch, calls: list[Call]) -> Call:
         deadline = min(deadline, call.deadline)
     words = tuple(own)
     command = Command(batch.call(words), is_repeatable, if_unknown=lambda: batch.whole_call(words))
-    return Call(command, _Joined(receivers), deadline)
+    return Call(command, _Joined(receivers), deadline, pack(command.arguments))

@@ -127,14 +127,11 @@ def send_all(sender: Sender, commands: Iterable[Command]) -> list[asyncio.Future
     return [awaited.future for _, awaited in calls]
 
 
-class Call:
-    """A command on its way. `packed` is empty until it is joined, when it is one of a batch."""
+class Call(msgspec.Struct, eq=False):
+    """A command on its way. `packed` is empty until it is written; `deadline` is in the loop's time."""
 
-    __slots__ = ("command", "deadline", "packed", "receiver", "was_written")
-
-    def __init__(self, command: Command, receiver: Receiver, deadline: float) -> None:
-        self.command = command
-        self.packed = pack(command.arguments) if command.batch is None else b""
-        self.receiver = receiver
-        self.deadline = deadline
-        self.was_written = False
+    command: Command
+    receiver: Receiver
+    deadline: float
+    packed: bytes = b""
+    was_written: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from broker.errors import ConfigurationError, StoreError, StoreUnavailableError
+from broker.store.batches import joined
 from broker.store.commands import Argument, Awaited, Call, Command, Reply
 from broker.store.connection import Connection
 from broker.store.server import Server
@@ -58,7 +59,7 @@ async def _send(
     calls = [
         Call(Command(arguments), receiver, deadline) for arguments, receiver in zip(commands, receivers, strict=True)
     ]
-    connection.write(b"".join(call.packed for call in calls), calls)
+    connection.write(b"".join(call.packed for call in joined(calls)), calls)
     everything = asyncio.gather(*[receiver.future for receiver in receivers])
     # Of a connection that is lost meanwhile nobody asks for them any more.
     everything.add_done_callback(_forget_outcome)

@@ -114,14 +114,12 @@ class AnsweredByReply:
 
     __slots__ = ("_call", "_make")
 
+    is_abandoned = False
+    """A change is sent even when its caller has just left: it may be halfway there."""
+
     def __init__(self, call: DirectCall, make: Callable[[Reply], Answer]) -> None:
         self._call = call
         self._make = make
-
-    @property
-    def is_abandoned(self) -> bool:
-        """A change is sent even when its caller has just left: it may be halfway there."""
-        return False
 
     def succeed(self, reply: Reply) -> None:
         """The reply has come."""

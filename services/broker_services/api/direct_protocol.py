@@ -78,13 +78,12 @@ class DirectProtocol(BoundedProtocol):
     # A request whose head is known
 
     def _take_known(self, known: KnownHead, data: bytes) -> bool:
-        found = known.matches(data)
-        if found is None or len(data) - known.body_bytes > self._bounds.most_bytes:
+        request = known.request(data)
+        if request is None or len(data) - known.body_bytes > self._bounds.most_bytes:
             return False
         if self._following is not None:
             self._forget_read()
-        line, body = found
-        return self._begin(line, known.headers, body)
+        return self._begin(request)
 
     # Any other, by the parser's callbacks
 
@@ -107,7 +106,7 @@ class DirectProtocol(BoundedProtocol):
         """A request is complete."""
         if self._line is not None:
             headers, body = by_name(self.headers), b"".join(self._parts)
-            if self._begin(self._line, headers, body):
+            if self._begin(WholeRequest(*self._line, headers, body=body)):
                 self._line, self._parts = None, []
                 self._is_in_message = False
                 self._known = known_head(self._fresh, headers, body)
@@ -123,7 +122,7 @@ class DirectProtocol(BoundedProtocol):
     def _direct_line(self) -> RequestLine | None:
         """The request line of a request that may begin without a task as soon as its body is there."""
         line = read_line(b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url))
-        if line is None or line.path not in self._direct.paths or not self._may_begin():
+        if line is None or line[1] not in self._direct.paths or not self._may_begin():
             return None
         is_special = self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
         return None if is_special else line
@@ -141,8 +140,8 @@ class DirectProtocol(BoundedProtocol):
         is_answered = self.cycle is None or self.cycle.response_complete
         return is_answered and not self.pipeline and not self.flow.write_paused
 
-    def _begin(self, line: RequestLine, headers: dict[bytes, bytes], body: bytes) -> bool:
-        call = self._direct.begin(self, WholeRequest(line.method, line.path, line.query, headers, body=body))
+    def _begin(self, request: WholeRequest) -> bool:
+        call = self._direct.begin(self, request)
         if call is not None:
             self.cycle = call  # type: ignore[assignment]  # it has what is looked at
         return call is not None

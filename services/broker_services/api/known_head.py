@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-import msgspec
+from broker_services.api.whole_request import WholeRequest
 
 # Methods with nothing special about their heads; a path without escapes; a query without a fragment, as sent.
 _request_line: Final = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
@@ -18,12 +18,8 @@ _request_line: Final = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? H
 _SPECIAL: Final = frozenset({b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"})
 
 
-class RequestLine(msgspec.Struct, frozen=True):
-    """Method, path and query of a request whose path needs no unquoting."""
-
-    method: str
-    path: str
-    query: bytes
+RequestLine = tuple[str, str, bytes]
+"""Method, path and query of a request whose path needs no unquoting."""
 
 
 class KnownHead(NamedTuple):
@@ -33,14 +29,14 @@ class KnownHead(NamedTuple):
     headers: dict[bytes, bytes]
     body_bytes: int
 
-    def matches(self, data: bytes) -> tuple[RequestLine, bytes] | None:
-        """The request line and the body, if `data` is exactly one request of this head."""
+    def request(self, data: bytes) -> WholeRequest | None:
+        """The request, if `data` is exactly one that has this head."""
         line_end = data.find(b"\r\n")
         body_start = line_end + len(self.tail)
         if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
             return None
         line = read_line(data[:line_end])
-        return None if line is None else (line, data[body_start:])
+        return None if line is None else WholeRequest(*line, self.headers, body=data[body_start:])
 
 
 def read_line(line: bytes) -> RequestLine | None:
@@ -49,7 +45,7 @@ def read_line(line: bytes) -> RequestLine | None:
     if found is None:
         return None
     method, path, query = found.groups()
-    return RequestLine(method.decode(), path.decode(), query or b"")
+    return method.decode(), path.decode(), query or b""
 
 
 def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHead | None:

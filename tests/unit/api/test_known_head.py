@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker_services.api.known_head import KnownHead, RequestLine, known_head, read_line
+from broker_services.api.known_head import KnownHead, known_head, read_line
 
 GET = b"GET /createTask?queue=a HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"
 POST = b"POST /createTask HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -24,9 +24,13 @@ def of_post() -> KnownHead:
 
 
 def test_the_same_head_behind_another_line_and_with_another_body() -> None:
-    line = RequestLine("GET", "/queryTaskState", b"uuid=t&wait=1.5")
-    assert of_get().matches(GET.replace(b"/createTask?queue=a", b"/queryTaskState?uuid=t&wait=1.5")) == (line, b"")
-    assert of_post().matches(POST.replace(b"{}", b"[]")) == (RequestLine("POST", "/createTask", b""), b"[]")
+    other = of_get().request(GET.replace(b"/createTask?queue=a", b"/queryTaskState?uuid=t&wait=1.5"))
+    assert other is not None
+    assert (other.method, other.path, other.query) == ("GET", "/queryTaskState", b"uuid=t&wait=1.5")
+    assert (other.headers, other.body) == (HEADERS, b"")
+    with_body = of_post().request(POST.replace(b"{}", b"[]"))
+    assert with_body is not None
+    assert (with_body.method, with_body.path, with_body.query, with_body.body) == ("POST", "/createTask", b"", b"[]")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +48,12 @@ def test_the_same_head_behind_another_line_and_with_another_body() -> None:
     ],
 )
 def test_any_other_byte_is_another_head(other: bytes) -> None:
-    assert of_get().matches(other) is None
+    assert of_get().request(other) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}}", b"{}" + POST])
 def test_a_body_of_another_length_is_not_told(body: bytes) -> None:
-    assert of_post().matches(POST[:-2] + body) is None
+    assert of_post().request(POST[:-2] + body) is None
 
 
 @pytest.mark.parametrize("name", [b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"])
@@ -93,6 +97,8 @@ def test_only_plain_lines_are_read_here(line: bytes) -> None:
 
 
 def test_a_query_comes_as_it_was_sent() -> None:
-    assert read_line(b"GET /a?x=%22y%22&z=/?:@!$'()*+,;[] HTTP/1.1") == RequestLine(
-        "GET", "/a", b"x=%22y%22&z=/?:@!$'()*+,;[]"
+    assert read_line(b"GET /a?x=%22y%22&z=/?:@!$'()*+,;[] HTTP/1.1") == (
+        "GET",
+        "/a",
+        b"x=%22y%22&z=/?:@!$'()*+,;[]",
     )
