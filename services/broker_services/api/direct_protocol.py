@@ -48,7 +48,7 @@ class DirectProtocol(BoundedProtocol):
         super().__init__(*args, **kwargs)
         self._direct = direct
         self._known: KnownHead | None = None
-        # What has come since the parser stood between two requests; empty when it did not at the last chunk.
+        # The chunk that is being parsed, if the parser stood between two requests before it.
         self._fresh = b""
         # A request to a direct path whose head is there, and the parts of its body.
         self._line: RequestLine | None = None
@@ -61,6 +61,7 @@ class DirectProtocol(BoundedProtocol):
             return
         self._fresh = data if is_fresh else b""
         super().data_received(data)
+        self._fresh = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The connection is open."""

@@ -7,13 +7,12 @@ say is what llhttp made of the very same bytes, so nothing is understood in anot
 
 from __future__ import annotations
 
-import re
 from typing import Final, NamedTuple
 
 from broker_services.api.whole_request import WholeRequest
 
-# Methods with nothing special about their heads; a path without escapes; a query without a fragment, as sent.
-_request_line: Final = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
+# Methods with nothing special about their heads.
+_METHODS: Final = {b"GET": "GET", b"POST": "POST"}
 # The connection, or the way in which the body comes, is another one after these.
 _SPECIAL: Final = frozenset({b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"})
 
@@ -36,16 +35,27 @@ class KnownHead(NamedTuple):
         if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
             return None
         line = read_line(data[:line_end])
-        return None if line is None else WholeRequest(*line, self.headers, body=data[body_start:])
+        if line is None:
+            return None
+        method, path, query = line
+        return WholeRequest(method, path, query, self.headers, body=data[body_start:])
 
 
 def read_line(line: bytes) -> RequestLine | None:
     """A request line, if it is a plain one."""
-    found = _request_line.fullmatch(line)
-    if found is None:
+    words = line.split(b" ")
+    if len(words) != 3 or words[2] != b"HTTP/1.1":
         return None
-    method, path, query = found.groups()
-    return method.decode(), path.decode(), query or b""
+    method = _METHODS.get(words[0])
+    path, _, query = words[1].partition(b"?")
+    if method is None or path[:1] != b"/" or not path[1:].isalpha() or not _is_plain(query):
+        return None
+    return method, path.decode("ascii"), query
+
+
+def _is_plain(query: bytes) -> bool:
+    """Whether it holds nothing that a parser would refuse or take for something else, such as a fragment."""
+    return query.isascii() and b"#" not in query and query.decode("ascii").isprintable()
 
 
 def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHead | None:

@@ -26,8 +26,6 @@ MOST_QUERY_FIELDS: Final = 200
 
 # Query parameters whose text is JSON.
 _JSON_PARAMETERS: Final = frozenset({"payload", "result", "error", "value"})
-# What a query has to be decoded for, or refused.
-_encoded = re.compile(rb"[%+\x80-\xff]")
 _prefer_wait = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d+(?:\.\d+)?)"?\s*(?:[;,]|$)', re.IGNORECASE)
 
 
@@ -76,18 +74,22 @@ class RequestHead(msgspec.Struct, eq=False):
 
     def query_pairs(self) -> list[tuple[str, str]]:
         """All query parameters in order. Raises InvalidRequestError."""
+        return [(name, value) for name, _, value in self._query_parts()]
+
+    def _query_parts(self) -> list[tuple[str, str, str]]:
+        """Each parameter's name and value, and what stood between."""
         query = self.query
-        if _encoded.search(query) is None and query.count(b"&") < MOST_QUERY_FIELDS:
+        if query.isascii() and b"%" not in query and b"+" not in query and query.count(b"&") < MOST_QUERY_FIELDS:
             # As most are: they are read five times as quickly.
-            parts = [part.partition("=") for part in query.decode("ascii").split("&") if part]
-            return [(name, value) for name, _, value in parts]
+            return [part.partition("=") for part in query.decode("ascii").split("&") if part]
         try:
-            return parse_qsl(
+            pairs = parse_qsl(
                 query.decode("ascii"),
                 keep_blank_values=True,
                 errors="strict",
                 max_num_fields=MOST_QUERY_FIELDS,
             )
+            return [(name, "=", value) for name, value in pairs]
         except UnicodeDecodeError:
             raise InvalidRequestError("The query is not percent-encoded UTF-8.") from None
         except ValueError:
@@ -96,7 +98,7 @@ class RequestHead(msgspec.Struct, eq=False):
     def query_fields(self, lists: Container[str] = ()) -> dict[str, Any]:
         """Query parameters by name, each at most once but for those in `lists`. Raises InvalidRequestError."""
         fields: dict[str, Any] = {}
-        for name, value in self.query_pairs():
+        for name, _, value in self._query_parts():
             if name in lists:
                 fields.setdefault(name, []).append(value)
             elif name in fields:

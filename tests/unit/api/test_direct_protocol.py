@@ -185,6 +185,16 @@ async def test_a_head_that_continues_in_another_chunk_is_not_remembered() -> Non
     server.close()
 
 
+async def test_nothing_of_what_has_come_is_kept() -> None:
+    server = Server()
+    server.receive(request("POST", "/direct", {"host": "x"}, b"1" * 10_000)[0])
+    server.receive(request("POST", "/other", {"host": "x"}, b"1" * 10_000)[0])
+    await server.settle()
+    kept = [value for value in vars(server.protocol).values() if isinstance(value, bytes | list)]
+    assert sum(map(len, kept)) < 100
+    server.close()
+
+
 async def test_what_is_declined_goes_to_a_task_whole() -> None:
     server = Server(_decline)
     for data in (POST, POST, GET):
