@@ -440,6 +440,6 @@ def _read_claimed(row: list[Any]) -> Claimed:
         lease_end_ms=int(row[4]),
         created_ms=int(row[5]),
         expires_ms=int(row[6]),
-        payload=row[7],
+        payload=row[7] or None,
         document=row[8] if len(row) > 8 else None,
     )

@@ -5,7 +5,7 @@
 -- KEYS[1]   the first queue's pending key
 -- ARGV      1 worker   2 secret   3 lease ms   4 most tasks in all   5 "1" when each should carry its task JSON
 --           then, a queue each: queue, most tasks, max attempts where the task names none
--- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload or false, task JSON
+-- returns   a list of {uuid, queue, attempt, lease, lease end ms, created ms, expires ms, payload ("" for none), task JSON
 --           where it is wanted}, then of {queue, ms until its rate lets another task start} for queues that hold more
 --
 -- @include clock integer record read_ahead values changes limits
@@ -17,7 +17,7 @@ local most_looks = 1000
 
 local function expire(uuid, record)
   -- @include settle
-  settle(uuid, record, now, 'expired')
+  settle(uuid, record, now, 'expired', '', '')
 end
 
 local function read_claimable(uuid)
@@ -44,12 +44,12 @@ local function claim(uuid, queue, fence, max_attempts)
   end
   record.state, record.attempt, record.started = 'running', record.attempt + 1, now
   record.lease, record.worker = integer(fence) .. '.' .. secret, worker
-  record.max_attempts = record.max_attempts or tonumber(max_attempts)
-  record.limited = limits and limits.running and true
+  if record.max_attempts == 0 then record.max_attempts = tonumber(max_attempts) end
+  if limits and limits.running then record.limited = 1 end
   write_record(uuid, record)
   index(LEASES, uuid, lease_end)
   claimed[#claimed + 1] = { uuid, queue, record.attempt, record.lease, lease_end, record.created, record.expires,
-    record.payload or long_value(uuid, record, 'payload'), wants_json and document(uuid, record) or nil }
+    load_value(uuid, record, 'payload', record.payload), wants_json and document(uuid, record) or nil }
 end
 
 local function claim_all(uuids, queue, max_attempts)

@@ -68,7 +68,7 @@ local function answer_of_uuid(uuid, record, terms, fingerprint)
     return { CONFLICT, uuid }
   end
   if terms.idempotency then
-    if record.idempotency then
+    if record.idempotency ~= '' then
       return { MISMATCH, uuid }
     end
     bind(record, terms.idempotency, uuid)
@@ -93,9 +93,9 @@ local function create(start)
   end
 
   record = new_record(terms.queue, terms.priority, next_sequence(most_new), now, terms.ttl, terms.retention, seal,
-    fingerprint, #payload, terms.max_attempts)
+    fingerprint, #payload, terms.max_attempts or 0)
   if terms.delay > 0 then record.due = now + terms.delay end
-  if payload ~= '' then record.payload = store_value(uuid, record, 'payload', payload) end
+  record.payload = store_value(uuid, record, 'payload', payload)
   if terms.idempotency then bind(record, terms.idempotency, uuid) end
   register(uuid, record)
   make_ready(uuid, record)

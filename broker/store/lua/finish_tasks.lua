@@ -22,7 +22,7 @@ local function finish(start)
   if lease ~= '' and record.lease ~= lease then
     return { LEASE_LOST }
   end
-  settle(uuid, record, now, state, result ~= '' and result or nil, error_text ~= '' and error_text or nil, lease ~= '')
+  settle(uuid, record, now, state, result, error_text, lease ~= '')
   return { CHANGED, wants_document == '1' and task_json(uuid, record) or nil }
 end
 
