@@ -32,6 +32,8 @@ local function read_record(uuid)
   if record.format < RECORD_FORMAT then
     error('This is no record of a task.')
   end
+  -- What a higher number has behind is not written again.
+  record.format = RECORD_FORMAT
   return record
 end
 
