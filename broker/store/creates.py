@@ -24,8 +24,6 @@ from broker.store.script_answers import already_final, broken, document_of, flag
 from broker.task import TaskState
 
 _terms_encoder: Final = msgspec.msgpack.Encoder()
-# Before Python 3.12, to look up a member of an enum is a call.
-_CREATED: Final = int(Code.CREATED)
 _ENDED: Final = {TaskState.SUCCEEDED: "succeeded", TaskState.CANCELLED: "been cancelled"}
 
 
@@ -60,8 +58,9 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
 
 
 def is_new(reply: Reply) -> bool:
-    """Whether the reply to `create_command` says that the task was made by it, as asked: under its uuid and seal."""
-    return bool(reply[0] == _CREATED)
+    """Whether the reply to `create_command`, without a document, says that the task was made by it, as asked: under its
+    uuid and seal."""
+    return type(reply) is int
 
 
 def read_created(reply: Reply, new: NewTask) -> Created:
@@ -72,11 +71,11 @@ def read_created(reply: Reply, new: NewTask) -> Created:
         IdempotencyMismatchError: The key stands for another request.
         QueueFullError: The queue takes no more.
     """
+    if is_new(reply):
+        return _new(new, reply)
     code = reply[0]
     if code == Code.CREATED:
-        return Created(
-            new.uuid, True, new.seal, TaskState.PENDING, 0, reply[1], reply[1] + new.expires_ms, document_of(reply, 2)
-        )
+        return _new(new, reply[1], reply[2])
     if code == Code.ATTACHED:
         return Created(
             uuid=reply[1].decode(),
@@ -100,6 +99,10 @@ def read_created(reply: Reply, new: NewTask) -> Created:
     if code == Code.FULL:
         raise _queue_full(new.queue, new.most_pending)
     raise broken(reply)
+
+
+def _new(new: NewTask, created_ms: int, document: bytes | None = None) -> Created:
+    return Created(new.uuid, True, new.seal, TaskState.PENDING, 0, created_ms, created_ms + new.expires_ms, document)
 
 
 def created_or_error(reply: Reply, new: NewTask) -> Created | BrokerError:

@@ -26,13 +26,31 @@ _inner_include = re.compile(r"^( +)-- @include ([a-z0-9_ ]+)$", re.MULTILINE)
 # Comments and strings are matched so that they are passed over.
 _word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old|terms)\.(?P<field>\w+)|\b(?P<name>[A-Z][A-Z_]*)\b")
 
-RECORD_FIELDS: Final = (
-    *("format", "queue", "state", "attempt", "priority", "seq", "created", "expires", "retention", "seal"),
-    *("fingerprint", "size", "max_attempts", "payload", "started", "lease", "worker", "finished", "kept", "result"),
-    *("error", "progress", "last_error", "large", "due", "idempotency", "retry_of", "events", "limited"),
-)
-"""The parts of a task's record in their order, those that are mostly absent last. A new one goes to the end."""
-LAST_COMMON_FIELD: Final = "result"
+# How `struct` writes a part; a byte is a number from 0 to 255.
+_BYTE: Final = "B"
+_NUMBER: Final = "d"
+_TEXT: Final = "s"
+_RECORD_PARTS: Final[Mapping[str, str]] = {
+    "format": _BYTE,
+    **dict.fromkeys(("queue", "state"), _TEXT),
+    "attempt": _NUMBER,
+    "priority": _BYTE,
+    **dict.fromkeys(("seq", "created", "expires", "retention"), _NUMBER),
+    **dict.fromkeys(("seal", "fingerprint"), _TEXT),
+    **dict.fromkeys(("size", "max_attempts"), _NUMBER),
+    "payload": _TEXT,
+    "started": _NUMBER,
+    **dict.fromkeys(("lease", "worker"), _TEXT),
+    **dict.fromkeys(("finished", "kept"), _NUMBER),
+    **dict.fromkeys(("result", "error", "progress", "last_error"), _TEXT),
+    "large": _BYTE,
+    "due": _NUMBER,
+    **dict.fromkeys(("idempotency", "retry_of", "events"), _TEXT),
+    "limited": _BYTE,
+}
+"""The parts of a task's record in their order, each as Lua's `struct` writes it. A new one goes to the end."""
+RECORD_FIELDS: Final = tuple(_RECORD_PARTS)
+RECORD_LAYOUT: Final = "<" + "".join(_RECORD_PARTS.values())
 CREATE_TERMS: Final = (
     *("queue", "priority", "delay", "ttl", "retention", "max_attempts"),
     *("is_chosen", "wants_document", "idempotency"),
@@ -85,7 +103,7 @@ _LITERALS: Final[Mapping[str, str]] = {
     **{name: f"'{value}'" for name, value in _NAMES.items()},
     **{code.name: str(code.value) for code in Code},
     "RECORD_LENGTH": str(len(RECORD_FIELDS)),
-    "RECORD_COMMON": str(_RECORD_PLACES[LAST_COMMON_FIELD]),
+    "RECORD_LAYOUT": f"'{RECORD_LAYOUT}'",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,7 +22,7 @@ from broker.store.commands import Awaited, Command, Receiver, Reply, Sender, sen
 from broker.store.creates import Created, create_command, created_or_error, read_created, read_retried
 from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
-from broker.store.script_answers import already_final, broken, document_of, flag, raise_lost
+from broker.store.script_answers import already_final, broken, flag, raise_lost
 from broker.task import TaskState
 
 EVENTS_KEPT: Final = 2_000
@@ -367,15 +367,17 @@ class _Trust:
 
 
 def is_changed(reply: Reply) -> bool:
-    """Whether a completion was the first, and all is as it usually is."""
-    return bool(reply[0] == _CHANGED)
+    """Whether the reply to a completion, without a document, says that it was the first, as it usually is."""
+    return bool(reply == _CHANGED)
 
 
 def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
     """Reads the reply to a completion; raises as `Transitions.finish` does."""
+    if is_changed(reply):
+        return Changed(uuid, True, completion.state, None)
     code = reply[0]
     if code == Code.CHANGED:
-        return Changed(uuid, True, completion.state, document_of(reply, 1))
+        return Changed(uuid, True, completion.state, reply[1])
     raise_lost(code, uuid)
     if code != Code.FINAL:
         raise broken(reply)
@@ -427,19 +429,20 @@ def _forget_outcome(future: asyncio.Future[Reply]) -> None:
 
 
 def _read_claims(reply: Reply) -> Claims:
-    again_ms = {row[0].decode(): int(row[1]) for row in reply if len(row) == 2}
-    return Claims([_read_claimed(row) for row in reply if len(row) > 2], again_ms)
+    again_ms = {row[0].decode(): int(row[1]) for row in reply if type(row) is list}
+    return Claims([_read_claimed(text) for text in reply if type(text) is bytes], again_ms)
 
 
-def _read_claimed(row: list[Any]) -> Claimed:
+def _read_claimed(text: bytes) -> Claimed:
+    uuid, queue, attempt, lease, lease_end, created, expires, payload, document = text.split(b"\x1f")
     return Claimed(
-        uuid=row[0].decode(),
-        queue=row[1].decode(),
-        attempt=int(row[2]),
-        lease=row[3].decode(),
-        lease_end_ms=int(row[4]),
-        created_ms=int(row[5]),
-        expires_ms=int(row[6]),
-        payload=row[7],
-        document=row[8] if len(row) > 8 else None,
+        uuid=uuid.decode(),
+        queue=queue.decode(),
+        attempt=int(attempt),
+        lease=lease.decode(),
+        lease_end_ms=int(lease_end),
+        created_ms=int(created),
+        expires_ms=int(expires),
+        payload=payload or None,
+        document=document or None,
     )

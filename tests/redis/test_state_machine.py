@@ -95,10 +95,10 @@ TO_BE_SEEN: Final = {
 DEFECTS: Final = {
     "one more runs than may": (scripts.CLAIM_TASKS, "limits.running - (redis", "1 + limits.running - (redis"),
     "a window is forgotten too soon": (scripts.CLAIM_TASKS, "integer(now - limits.window)", "integer(now - 1)"),
-    "a free place is not told": (scripts.FINISH_TASKS, "if record.limited then", "if false then"),
+    "a free place is not told": (scripts.FINISH_TASKS, "if record.limited == 1 then", "if false then"),
     "a lost lease still ends the task": (scripts.FINISH_TASKS, "record.lease ~= lease", "false"),
     "an ended task is ended again": (scripts.FINISH_TASKS, "not is_open(record) or expire_if_over", "expire_if_over"),
-    "a worker is not told": (scripts.FINISH_TASKS, "worker and not by_worker", "false"),
+    "a worker is not told": (scripts.FINISH_TASKS, "worker ~= '' and not by_worker", "false"),
     "a returned task goes to the end": (
         scripts.REQUEUE_TASK,
         " + record.seq)",
@@ -121,7 +121,7 @@ DEFECTS: Final = {
     "a success is retried": (scripts.RETRY_TASK, "old.state ~= 'failed' and old.state ~= 'expired'", "false"),
     "a long payload is not copied": (
         scripts.RETRY_TASK,
-        "old.payload or long_value(origin, old, 'payload')",
+        "load_value(origin, old, 'payload', old.payload)",
         "old.payload",
     ),
     "the origin is not told": (scripts.RETRY_TASK, "record.retry_of = origin", ""),

@@ -84,7 +84,7 @@ class FakeTransitions:
             receiver.fail(error)
         else:
             is_usual, self.unusual_answers = self.unusual_answers == 0, max(0, self.unusual_answers - 1)
-            receiver.succeed([Code.CHANGED if is_usual else Code.LEASE_LOST])
+            receiver.succeed(int(Code.CHANGED) if is_usual else [Code.LEASE_LOST])
 
     async def _meet(self, call: Call) -> None:
         await asyncio.sleep(0)

@@ -197,7 +197,7 @@ class ModelTask:
             "worker": self.worker,
             "finished": self.finished,
             "kept": None if self.finished is None else self.kept,
-            "limited": "true" if self.is_limited else None,
+            "limited": "1" if self.is_limited else None,
             "events": f"{self.told} {self.event_bytes}" if self.told else None,
         }
         return {name: str(value) for name, value in fields.items() if value is not None}

@@ -38,13 +38,14 @@ _FENCE: Final = "test:fence"
 _VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
 READ_FIELDS: Final = f"""
+local last_common = {scripts.RECORD_FIELDS.index("size") + 1}
 local names = {{ {", ".join(f"'{name}'" for name in scripts.RECORD_FIELDS)} }}
 local function fields_of(key, uuid)
   local text, flat = redis.call('HGET', key, uuid), {{}}
-  local found = text and {{ cmsgpack.unpack(text) }} or {{}}
+  local found = text and {{ struct.unpack('{scripts.RECORD_LAYOUT}', text) }} or {{}}
   for i, name in ipairs(names) do
     local value = found[i]
-    if value and name ~= 'format' and name ~= 'birth_end' then
+    if value and value ~= '' and (value ~= 0 or i <= last_common) and name ~= 'format' then
       flat[#flat + 1] = name
       flat[#flat + 1] = type(value) == 'number' and string.format('%d', value) or tostring(value)
     end
@@ -53,10 +54,10 @@ local function fields_of(key, uuid)
 end
 """
 """Lua: fields_of(key, uuid) is a record as names and texts, those that are absent left out."""
-PUT_FIELD: Final = """
-local found = { cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[4])) }
+PUT_FIELD: Final = f"""
+local found = {{ struct.unpack('{scripts.RECORD_LAYOUT}', redis.call('HGET', KEYS[1], ARGV[3])) }}
 found[tonumber(ARGV[1])] = ARGV[2]
-redis.call('HSET', KEYS[1], ARGV[4], cmsgpack.pack(unpack(found, 1, tonumber(ARGV[3]))))
+redis.call('HSET', KEYS[1], ARGV[3], struct.pack('{scripts.RECORD_LAYOUT}', unpack(found)))
 """
 
 Message = tuple[str, str]
@@ -220,8 +221,8 @@ class Store:
 
     def put_field(self, name: str, text: str, uuid: str = "t") -> None:
         """Writes into a record from outside."""
-        place, length = scripts.RECORD_FIELDS.index(name) + 1, len(scripts.RECORD_FIELDS)
-        self.raw.eval(PUT_FIELD, 1, naming.tasks_key(), place, text, length, uuid)
+        place = scripts.RECORD_FIELDS.index(name) + 1
+        self.raw.eval(PUT_FIELD, 1, naming.tasks_key(), place, text, uuid)
 
     def indexes(self, uuid: str = "t", queue: str = QUEUE) -> set[str]:
         """Which indexes hold the task."""

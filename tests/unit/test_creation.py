@@ -56,7 +56,7 @@ async def bounded(creation: Creation) -> object:
         return await creation.created()
 
 
-CREATED = [Code.CREATED, 1795198489995]
+CREATED = 1795198489995
 OUTAGE = StoreUnavailableError("away")
 
 

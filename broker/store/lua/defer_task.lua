@@ -20,7 +20,7 @@ if record.lease ~= ARGV[2] then
   return { LEASE_LOST }
 end
 leave_lease(uuid, record)
-record.lease, record.worker = nil, nil
+record.lease, record.worker = '', ''
 if ARGV[4] and now + ARGV[4] < record.expires then
   record.expires = now + ARGV[4]
   index(EXPIRING, uuid, integer(record.expires))

@@ -5,7 +5,7 @@
 -- ARGV      a task each: uuid, number of the newest event known
 -- returns   the uuids among them
 --
--- @include record read_ahead events
+-- @include record read_ahead every events
 local found = {}
 read_ahead(every(ARGV, 1, 2))
 for i = 1, #ARGV, 2 do

@@ -12,7 +12,7 @@ for _, uuid in ipairs(ARGV) do
   local record = read_record(uuid)
   if not record then
     without_record[#without_record + 1] = uuid
-  elseif record.state == 'failed' and (record.error or long_value(uuid, record, 'error')) == DROPPED then
+  elseif record.state == 'failed' and load_value(uuid, record, 'error', record.error) == DROPPED then
     dropped[#dropped + 1] = uuid
   end
 end

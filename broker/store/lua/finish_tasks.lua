@@ -4,10 +4,11 @@
 -- KEYS[1]   the index of all tasks
 -- ARGV      for each task: 1 uuid   2 terminal state   3 result (JSON text, "" for none)   4 error (the same)
 --           5 lease ("" for a third party)   6 "1" when a change should return the task JSON
--- returns   for each task: {CHANGED, task JSON if asked for}, {FINAL, state, task JSON} when it has ended already (the
---           caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or {BROKEN, reason}
+-- returns   for each task: CHANGED, or {CHANGED, task JSON} where that is asked for, {FINAL, state, task JSON} when it has
+--           ended already (the caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or
+--           {BROKEN, reason}
 --
--- @include clock record read_ahead settle each changes
+-- @include clock record read_ahead every settle each changes
 local now = now_ms()
 
 local function finish(start)
@@ -22,8 +23,8 @@ local function finish(start)
   if lease ~= '' and record.lease ~= lease then
     return { LEASE_LOST }
   end
-  settle(uuid, record, now, state, result ~= '' and result or nil, error_text ~= '' and error_text or nil, lease ~= '')
-  return { CHANGED, wants_document == '1' and task_json(uuid, record) or nil }
+  settle(uuid, record, now, state, result, error_text, lease ~= '')
+  return wants_document == '1' and { CHANGED, task_json(uuid, record) } or CHANGED
 end
 
 read_ahead(every(ARGV, 1, 6))

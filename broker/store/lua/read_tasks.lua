@@ -6,7 +6,7 @@
 -- returns   for each: {FOUND, queue, seal, state, task JSON or false where it does not fit any more}, {NOT_FOUND} or
 --           {BROKEN, reason}
 --
--- @include record read_ahead task_json each
+-- @include record read_ahead every task_json each
 local left = tonumber(ARGV[1])
 
 local function read(place)

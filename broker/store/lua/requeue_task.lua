@@ -28,11 +28,11 @@ if ARGV[7] then
 end
 local code
 if failed and record.attempt >= record.max_attempts then
-  settle(uuid, record, now, 'failed', nil, error_text ~= '' and error_text or nil, true)
+  settle(uuid, record, now, 'failed', '', error_text, true)
   code = CHANGED
 else
   if error_text ~= '' then record.last_error = store_value(uuid, record, 'last_error', error_text) end
-  requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
+  requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or 0)
   code = REQUEUED
 end
 write_changes()

@@ -42,8 +42,7 @@ end
 local record = new_record(old.queue, old.priority, next_sequence(1), now, old.expires - old.created, old.retention,
   ARGV[3], old.fingerprint, old.size, old.max_attempts)
 record.retry_of = origin
-local payload = old.payload or long_value(origin, old, 'payload')
-if payload then record.payload = store_value(uuid, record, 'payload', payload) end
+record.payload = store_value(uuid, record, 'payload', load_value(origin, old, 'payload', old.payload))
 if idempotency ~= '' then
   record.idempotency = idempotency
   redis.call('SET', IDEMPOTENCY .. idempotency, uuid)

@@ -10,21 +10,21 @@ local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, ARGV[1])
 
 local function exhausted(uuid, record)
-  local last_error = record.last_error or long_value(uuid, record, 'last_error')
+  local last_error = load_value(uuid, record, 'last_error', record.last_error)
   return '{"code":"attempts-exhausted","message":"The last attempt lost its lease: its worker died or stalled."'
-    .. (last_error and ',"details":' .. last_error or '') .. '}'
+    .. (last_error ~= '' and ',"details":' .. last_error or '') .. '}'
 end
 
 read_ahead(uuids)
 for _, uuid in ipairs(uuids) do
   local record = read_record(uuid)
-  if not record or not record.lease then
+  if not record or record.lease == '' then
     unindex(LEASES, uuid)
   elseif not expire_if_over(uuid, record, now) then
     if record.attempt >= record.max_attempts then
-      settle(uuid, record, now, 'failed', nil, exhausted(uuid, record))
+      settle(uuid, record, now, 'failed', '', exhausted(uuid, record))
     else
-      requeue(uuid, record, record.attempt, nil)
+      requeue(uuid, record, record.attempt, 0)
     end
   end
 end

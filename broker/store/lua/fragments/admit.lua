@@ -23,7 +23,7 @@ local function drop_some(queue, priority, excess, now)
     if not record or record.state ~= 'pending' then
       unindex(PENDING .. queue, uuid)
     elseif not expire_if_over(uuid, record, now) then
-      settle(uuid, record, now, 'failed', nil, DROPPED)
+      settle(uuid, record, now, 'failed', '', DROPPED)
     end
     write_changes()
     return true

@@ -10,7 +10,7 @@ end
 
 -- make_ready(uuid, record): makes a pending task claimable, or, where it has a due time, has a sweep do so then.
 local function make_ready(uuid, record)
-  if record.due then
+  if record.due > 0 then
     index(DELAYED, uuid, integer(record.due))
     count(record.queue, 'delayed', 1)
   else

@@ -1,14 +1,4 @@
 -- @include record
--- every(words, first, step): words[first], words[first + step] …
-local function every(words, first, step)
-  local found, last = {}, 0
-  for i = first, #words, step do
-    last = last + 1
-    found[last] = words[i]
-  end
-  return found
-end
-
 -- read_ahead(uuids): reads several records by one call.
 local function read_ahead(uuids)
   if #uuids < 2 then

@@ -2,16 +2,16 @@
 -- settle(uuid, record, now, state, result, error, by_worker): the one way a task ends. Stores the terminal
 -- state, takes the task out of every index of open tasks and announces the outcome, all in the script that calls it.
 --
--- result, error: JSON text or nil. by_worker: the lease holder ends its own task and need not be told.
+-- result, error: JSON text, or '' for none. by_worker: the lease holder ends its own task and need not be told.
 local MESSAGE_MAX_BYTES = 1024
 -- What a record costs beside its values: keys, indexes and their overhead, measured with MEMORY USAGE.
 local RECORD_BYTES = 1000
 
 local function leave_open_indexes(uuid, record)
   unindex(EXPIRING, uuid)
-  if record.lease then
+  if record.lease ~= '' then
     leave_lease(uuid, record)
-  elseif record.due then
+  elseif record.due > 0 then
     unindex(DELAYED, uuid)
     count(record.queue, 'delayed', -1)
   elseif record.state == 'pending' then
@@ -33,18 +33,18 @@ end
 local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local worker = record.worker
-  local values = value_members(result, error_text, record.progress or long_value(uuid, record, 'progress'))
-  local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
+  local values = value_members(result, error_text, load_value(uuid, record, 'progress', record.progress))
+  local event_bytes = record.events ~= '' and string.match(record.events, ' (%d+) ') or 0
   record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
-  record.lease, record.worker, record.due = nil, nil, nil
-  record.last_error = store_value(uuid, record, 'last_error', nil)
-  if result then record.result = store_value(uuid, record, 'result', result) end
-  if error_text then record.error = store_value(uuid, record, 'error', error_text) end
+  record.lease, record.worker, record.due = '', '', 0
+  record.last_error = store_value(uuid, record, 'last_error', '')
+  if result ~= '' then record.result = store_value(uuid, record, 'result', result) end
+  if error_text ~= '' then record.error = store_value(uuid, record, 'error', error_text) end
   write_record(uuid, record)
   index(RETAINED, uuid, integer(now + record.retention))
   index(ENDED, uuid, integer(now))
   keep_bytes(record.kept)
-  if worker and not by_worker then
+  if worker ~= '' and not by_worker then
     redis.call('PUBLISH', WORKER .. worker, uuid)
   end
   announce_outcome(uuid, record, values)
@@ -55,6 +55,6 @@ local function expire_if_over(uuid, record, now)
   if now < record.expires then
     return false
   end
-  settle(uuid, record, now, 'expired')
+  settle(uuid, record, now, 'expired', '', '')
   return true
 end

@@ -1,0 +1,49 @@
+"""record.lua on a real server: numbers as they were, and records of other deployments."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from broker import naming
+from broker.errors import StoreError
+from tests.support.store import Store
+
+REFORMAT: Final = """
+local text = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], string.char(ARGV[2]) .. string.sub(text, 2) .. ARGV[3])
+"""
+FORMAT_OF: Final = "return string.byte(redis.call('HGET', KEYS[1], ARGV[1]))"
+
+
+def reformat(store: Store, number: int, more: str) -> None:
+    """Makes the record one of another format, with more behind."""
+    store.raw.eval(REFORMAT, 1, naming.tasks_key(), "t", number, more)
+
+
+def format_of(store: Store) -> object:
+    return store.raw.eval(FORMAT_OF, 1, naming.tasks_key(), "t")
+
+
+@pytest.mark.parametrize("number", [1, 255, 2**31 + 1, 2**53 - 1, 2**53])
+async def test_whole_numbers_come_back_as_they_were(store: Store, number: int) -> None:
+    await store.create()
+    store.put_field("seq", str(number))
+    assert store.record()["seq"] == str(number)
+
+
+async def test_parts_that_a_later_version_has_are_passed_over_and_given_up(store: Store) -> None:
+    await store.create(payload=b"[1]")
+    own = format_of(store)
+    reformat(store, 3, "later\0")
+    assert (await store.document())["state"] == "pending"
+    assert (await store.claim_one()).payload == b"[1]"
+    assert format_of(store) == own
+
+
+async def test_a_lower_number_is_no_record(store: Store) -> None:
+    await store.create()
+    reformat(store, 1, "")
+    with pytest.raises(StoreError, match="no record of a task"):
+        await store.document()
