@@ -18,7 +18,7 @@ class DeferredResult(Generic[T]):
     Nothing has to await it: a held call that is told by `call_when_settled` costs neither a future nor a task.
     """
 
-    __slots__ = ("_deadlines", "_error", "_listener", "_tick", "is_settled", "result")
+    __slots__ = ("_deadlines", "_error", "_is_awaited", "_listener", "_tick", "is_settled", "result")
 
     def __init__(self, timeout: float, deadlines: Deadlines) -> None:
         """Starts the clock.
@@ -33,6 +33,7 @@ class DeferredResult(Generic[T]):
         """What was set; None while nothing is, and when the wait ended by an error or by its time."""
         self._error: BaseException | None = None
         self._listener: Callable[[], object] | None = None
+        self._is_awaited = False
         self._deadlines = deadlines
         self._tick = deadlines.start(self, timeout)
 
@@ -51,7 +52,8 @@ class DeferredResult(Generic[T]):
     def abandon(self) -> None:
         """The waiter is gone: nobody is told of anything any more, and whoever waits here after all is cancelled."""
         if not self.is_settled:
-            self._listener = None
+            if not self._is_awaited:
+                self._listener = None
             self._settle(None, asyncio.CancelledError())
 
     def call_when_settled(self, listener: Callable[[], object]) -> None:
@@ -84,6 +86,7 @@ class DeferredResult(Generic[T]):
                 over.set_result(None)
 
         self.call_when_settled(wake)
+        self._is_awaited = True
         try:
             await over
         except asyncio.CancelledError:

@@ -81,10 +81,14 @@ class Connection(asyncio.Protocol):
         reader.feed(data)
         try:
             while (reply := reader.gets()) is not _NOT_YET:
-                if type(reply) is hiredis.PushNotification:
-                    self._on_push(reply)
-                else:
-                    self._dispatch(reply)
+                try:
+                    if type(reply) is hiredis.PushNotification:
+                        self._on_push(reply)
+                    else:
+                        self._dispatch(reply)
+                except Exception:
+                    # A defect of one receiver must not cost the others their connection.
+                    log.exception("A reply or a message could not be handled.")
         except hiredis.ProtocolError:
             log.exception("The server sent something that is not RESP3; the connection is opened anew.")
             self.abort()

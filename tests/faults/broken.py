@@ -24,7 +24,7 @@ def announce_before_storing() -> None:
     announced = """
 if lease ~= '' and record.attempt == 1 then
   record.state, record.finished = state, now
-  announce_outcome(uuid, record, value_members(result ~= '' and result, error_text ~= '' and error_text))
+  announce_outcome(uuid, record, value_members(result, error_text, ''))
   error('the outcome was lost on its way into the store')
 end
 """

@@ -12,6 +12,10 @@ from typing import Any, Final
 
 import pytest
 
+from broker import Broker, Settings
+from broker_services.api.answers import Answer
+from broker_services.api.app import build_app
+from broker_services.api.whole_request import WholeRequest
 from tests.integration.conftest import OwnDeployment
 from tests.support.api import ADDRESS, ApiProcess
 from tests.support.caller import request_head
@@ -140,3 +144,21 @@ def test_a_pipelining_caller_leaves(own: OwnDeployment, behind: bytes) -> None:
         connection.close()
         wait_until_freed(own)
     api.assert_log_has_no_defect()
+
+
+async def test_a_caller_that_leaves_in_the_turn_in_which_its_wait_ends_is_held_no_longer(redis_url: str) -> None:
+    """What looks at the task once more has not begun then, and never does."""
+
+    class Line:
+        def write_answer(self, answer: Answer, *, closes: bool) -> None:
+            raise AssertionError("Nobody is there to be answered.")
+
+    async with Broker(Settings(redis_url=redis_url)) as broker:
+        app, _ = build_app(broker)
+        call = app.begin(Line(), WholeRequest("POST", "/createTask", b"", {}, body=b'{"queue": "nobodys", "wait": 30}'))
+        assert call is not None
+        assert broker.capacity.held == 1
+        broker.end_waits()
+        call.lose()
+        await asyncio.sleep(0)
+        assert (broker.capacity.held, broker.hub.held) == (0, 0)

@@ -76,3 +76,29 @@ async def test_a_cancelled_holder_leaves_a_wait_that_takes_nothing(deferred: Def
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not deferred.set_result("late")
+
+
+async def test_whoever_waits_for_what_somebody_else_abandons_is_cancelled(deferred: DeferredResult[str]) -> None:
+    waiting = asyncio.ensure_future(deferred.wait())
+    await asyncio.sleep(0)
+    deferred.abandon()
+    async with asyncio.timeout(1):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def test_a_listener_is_told_at_once_and_only_once(deferred: DeferredResult[str]) -> None:
+    told: list[str] = []
+    deferred.call_when_settled(lambda: told.append("told"))
+    deferred.set_result("done")
+    deferred.abandon()
+    assert told == ["told"]
+    deferred.call_when_settled(lambda: told.append("late"))
+    assert told == ["told", "late"]
+
+
+async def test_a_listener_of_an_abandoned_wait_is_not_told(deferred: DeferredResult[str]) -> None:
+    told: list[str] = []
+    deferred.call_when_settled(lambda: told.append("told"))
+    deferred.abandon()
+    assert told == []

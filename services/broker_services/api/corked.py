@@ -42,7 +42,8 @@ class CorkedTransport:
         """Writes an answer that is complete."""
         if self._head:
             self.flush()
-        self._write(answer)
+        if not self._transport.is_closing():
+            self._transport.write(answer)
 
     def flush(self) -> None:
         """Writes a head that nothing has followed."""

@@ -84,13 +84,21 @@ class DirectCall(msgspec.Struct, eq=False):
             answer = failure_answer(self.request, error)
         self.answer(answer)
 
-    def go_on(self, answering: Coroutine[Any, Any, Answer]) -> None:
-        """Has a task find the answer; it is cancelled when the caller leaves."""
-        self.on_lost = asyncio.create_task(self._answer_later(answering)).cancel
+    def go_on(self, answering: Callable[[], Coroutine[Any, Any, Answer]]) -> None:
+        """Has a task find the answer; when the caller leaves, it is cancelled, if need be before it has begun, and what
+        `on_lost` was so far is called, too."""
+        task, was_to_do = asyncio.create_task(self._answer_later(answering)), self.on_lost
 
-    async def _answer_later(self, answering: Coroutine[Any, Any, Answer]) -> None:
+        def leave() -> None:
+            task.cancel()
+            if was_to_do is not None:
+                was_to_do()
+
+        self.on_lost = leave
+
+    async def _answer_later(self, answering: Callable[[], Coroutine[Any, Any, Answer]]) -> None:
         try:
-            answer = await answering
+            answer = await answering()
         except Exception as error:
             answer = failure_answer(self.request, error)
         self.answer(answer)

@@ -5,7 +5,6 @@ All others, and those that turn out to need a task, go the way of any ASGI serve
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -63,11 +62,6 @@ class DirectProtocol(BoundedProtocol):
         super().data_received(data)
         self._fresh = b""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The connection is open."""
-        super().connection_made(transport)
-        self._wire = transport
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells the calls on the connection."""
         cycles: tuple[Any, ...] = (*self._behind, self.cycle)
@@ -122,6 +116,9 @@ class DirectProtocol(BoundedProtocol):
 
     def _direct_line(self) -> RequestLine | None:
         """The request line of a request that may begin without a task as soon as its body is there."""
+        if self.parser.get_http_version() != "1.1":
+            # Whether such a connection is kept is said by other headers.
+            return None
         line = read_line(b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url))
         if line is None or line[1] not in self._direct.paths or not self._may_begin():
             return None
@@ -143,16 +140,16 @@ class DirectProtocol(BoundedProtocol):
 
     def _begin(self, request: WholeRequest) -> bool:
         call = self._direct.begin(self, request)
-        if call is not None:
-            self.cycle = call  # type: ignore[assignment]  # it has what is looked at
-        return call is not None
+        if call is None:
+            return False
+        self.cycle = call  # type: ignore[assignment]  # it has what is looked at
+        # What it says was read; a connection keeps its last call.
+        request.body = b""
+        return True
 
     def write_answer(self, answer: Answer, *, closes: bool) -> None:
         """See `Line`."""
-        wire = self._wire
-        if not wire.is_closing():
-            # Past the cork: whatever came before on this connection is complete, so nothing is held back there.
-            wire.write(rendered(answer, self.server_state.default_headers, closes=closes))
-            if closes:
-                wire.close()
+        self.corked.write_through(rendered(answer, self.server_state.default_headers, closes=closes))
+        if closes:
+            self.corked.close()
         self.on_response_complete()

@@ -49,6 +49,8 @@ class HeadBounds(NamedTuple):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
+    corked: CorkedTransport
+
     def __init__(self, *args: Any, bounds: HeadBounds, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bounds = bounds
@@ -70,7 +72,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Opens the connection, which must say something within the keep-alive time."""
-        super().connection_made(CorkedTransport(transport, self.loop))  # type: ignore[arg-type]
+        self.corked = CorkedTransport(transport, self.loop)
+        super().connection_made(self.corked)  # type: ignore[arg-type]
         self._expect_next()
 
     def connection_lost(self, exc: Exception | None) -> None:

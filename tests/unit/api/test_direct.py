@@ -86,7 +86,7 @@ async def test_a_call_that_goes_on_is_answered_by_its_task(line: Line, call: Dir
     async def answering() -> Answer:
         return Answer(202)
 
-    call.go_on(answering())
+    call.go_on(answering)
     await asyncio.sleep(0)
     assert [answer.status for answer in line.written] == [202]
 
@@ -95,7 +95,7 @@ async def test_a_task_that_fails_answers_with_the_problem(line: Line, call: Dire
     async def answering() -> Answer:
         raise StoreUnavailableError("away")
 
-    call.go_on(answering())
+    call.go_on(answering)
     await asyncio.sleep(0)
     assert [answer.status for answer in line.written] == [503]
 
@@ -110,9 +110,23 @@ async def test_a_caller_that_leaves_ends_the_task(line: Line, call: DirectCall) 
             ended.set()
         return Answer(200)
 
-    call.go_on(answering())
+    call.go_on(answering)
     await asyncio.sleep(0)
     call.lose()
     async with asyncio.timeout(1):
         await ended.wait()
     assert line.written == []
+
+
+async def test_a_caller_that_leaves_before_its_task_begins_is_left_all_the_same(line: Line, call: DirectCall) -> None:
+    """Else what it holds would be held for ever."""
+    left: list[str] = []
+
+    async def answering() -> Answer:
+        return Answer(200)
+
+    call.on_lost = lambda: left.append("left")
+    call.go_on(answering)
+    call.lose()
+    await asyncio.sleep(0.01)
+    assert (left, line.written) == (["left"], [])

@@ -267,3 +267,35 @@ async def test_requests_that_ask_for_more_than_an_answer_go_to_a_task(header: st
     await server.settle()
     assert (server.begun, len(server.seen), server.answers) == (0, 1, 1)
     server.close()
+
+
+async def test_an_older_http_goes_to_a_task() -> None:
+    """Whose connection is kept only if the answer says so."""
+    server = Server()
+    server.receive(b"GET /direct HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n")
+    await server.settle()
+    assert (server.begun, len(server.seen), server.wire.is_closed) == (0, 1, True)
+    assert b"connection: close\r\n" in server.wire.written[0]
+    server.close()
+
+
+async def test_an_answer_does_not_overtake_the_one_before() -> None:
+    """The answer to a HEAD has no body, so it waits in the cork until the end of the turn."""
+    server = Server()
+    server.receive(b"HEAD /other HTTP/1.1\r\nhost: x\r\n\r\n")
+    await asyncio.sleep(0)
+    server.receive(GET)
+    await server.settle()
+    written = b"".join(server.wire.written)
+    assert written.count(b"HTTP/1.1 200 OK") == 2
+    assert written.endswith(b"{}")
+    server.close()
+
+
+async def test_a_connection_keeps_no_body() -> None:
+    server = Server()
+    for _ in range(2):
+        server.receive(request("POST", "/direct", {"host": "x"}, b"1" * 10_000)[0])
+        assert server.protocol.cycle.request.body == b""
+    assert [len(seen.body) for seen in server.seen] == [10_000] * 2
+    server.close()

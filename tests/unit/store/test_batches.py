@@ -101,3 +101,32 @@ def test_it_is_abandoned_when_all_have_left() -> None:
     assert not one.receiver.is_abandoned
     calls[1].receiver.is_abandoned = True  # type: ignore[misc]
     assert one.receiver.is_abandoned
+
+
+@pytest.mark.parametrize("batch", [BATCH, None])
+def test_what_cannot_be_written_harms_no_neighbour(batch: Batch | None) -> None:
+    fine, poisoned, other = call("a", batch=batch), call("\ud800", batch=batch), call("b", batch=batch)
+    written = joined([fine, poisoned, other])
+    assert [words[-1] for words in arguments(written)] == (["b"] if batch else ["a", "b"])
+    assert all(one.packed for one in written)
+    assert isinstance(poisoned.receiver, Taker)
+    assert [type(error) for error in poisoned.receiver.errors] == [StoreError]
+    assert joined([poisoned]) == []
+
+
+class Broken(Taker):
+    def succeed(self, reply: Any) -> None:
+        raise ZeroDivisionError
+
+    def fail(self, error: Exception) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_receiver_that_breaks_takes_nothing_from_its_neighbours() -> None:
+    broken, neighbour = call("a"), call("b")
+    broken.receiver = Broken()
+    (one,) = joined([broken, neighbour])
+    one.receiver.succeed([1, 2])
+    one.receiver.fail(StoreError("away"))
+    assert isinstance(neighbour.receiver, Taker)
+    assert (neighbour.receiver.answers, len(neighbour.receiver.errors)) == ([2], 1)

@@ -618,3 +618,33 @@ async def test_commands_that_found_no_server_are_counted(proxy: Proxy, open_link
 
     assert all(isinstance(call.exception(), StoreUnavailableError) for call in calls)
     assert link.commands_unavailable >= 3
+
+
+class Broken:
+    """A receiver with a defect."""
+
+    is_abandoned = False
+
+    def succeed(self, reply: object) -> None:
+        raise ZeroDivisionError
+
+    def fail(self, error: Exception) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_receiver_that_breaks_costs_nobody_the_connection(
+    redis_url: str, open_link: OpenLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = await open_link(redis_url)
+    link.hand(command("ECHO", "x"), Broken())
+    assert await link.send(command("ECHO", "y")) == b"y"
+    assert link.connections_made == 1
+    assert "could not be handled" in caplog.text
+
+
+async def test_what_cannot_be_written_fails_its_own_command_only(redis_url: str, open_link: OpenLink) -> None:
+    link = await open_link(redis_url)
+    poisoned, fine = link.send(command("ECHO", "\ud800")), link.send(command("ECHO", "x"))
+    assert await fine == b"x"
+    with pytest.raises(StoreError, match="cannot be written"):
+        await poisoned

@@ -81,7 +81,7 @@ class _HeldCreate(msgspec.Struct, eq=False):
         """By an outcome, which is answered; else whoever says "not yet" looks once more, and that takes a task."""
         task = self.creation.waiter.result
         if task is None:
-            self.call.go_on(self._look())
+            self.call.go_on(self._look)
         else:
             self._leave()
             self.call.answer_with(_told_created, self.api, self.call.request, task, self.applied)
