@@ -56,8 +56,7 @@ class Holding:
             StoreUnavailableError: The creation was never confirmed.
         """
         if wait_s <= 0:
-            created = await self._transitions.create(new)
-            return StoredTask(created.uuid, new.queue, created.seal, created.state, created.document or b"")
+            return as_stored(await self._transitions.create(new), new.queue)
         return await self.end_of(self.begin(new, wait_s))
 
     def begin(self, new: NewTask, wait_s: float) -> Creation:
@@ -164,6 +163,11 @@ async def answered_by(ends: float, asked: Awaitable[T]) -> T:
             return await asked
     except TimeoutError:
         raise StoreUnavailableError("Redis did not answer by the end of the wait.", may_have_run=True) from None
+
+
+def as_stored(created: Created, queue: str) -> StoredTask:
+    """What a create that asked for the task JSON has found."""
+    return StoredTask(created.uuid, queue, created.seal, created.state, created.document or b"")
 
 
 def last_known(created: Created, queue: str) -> StoredTask:

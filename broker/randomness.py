@@ -20,9 +20,16 @@ if hasattr(os, "register_at_fork"):
 
 def new_uuid() -> str:
     """A task name of 128 random bits, lower-case hexadecimal."""
-    if not _left:
-        _draw()
-    return _left.pop()
+    return _next()
+
+
+def _next() -> str:
+    # Another thread may take the last one in between.
+    while True:
+        try:
+            return _left.pop()
+        except IndexError:
+            _draw()
 
 
 def _draw() -> None:
@@ -37,9 +44,7 @@ def new_version() -> str:
 
 def new_secret() -> str:
     """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    if not _left:
-        _draw()
-    return _left.pop()
+    return _next()
 
 
 def new_report() -> str:

@@ -183,7 +183,7 @@ class ResponseHub:
             self.subscriptions.leave_soon(channel)
 
     async def ask(self, command: Command) -> Reply:
-        """The same, awaited. Raises StoreUnavailableError, StoreError."""
+        """Sends a command on the hub's connection and awaits its reply. Raises StoreUnavailableError, StoreError."""
         return await self.subscriptions.ask(command)
 
     def leave_idle(self, queue: str, uuid: str) -> None:

@@ -225,7 +225,7 @@ class Subscriptions:
             self.link.flush_soon()
 
     async def ask(self, command: Command) -> Reply:
-        """The same, awaited, for what is not told to anybody: no replica confirms it.
+        """Sends a command and awaits its reply, for what is not told to anybody: no replica confirms it.
 
         Raises StoreUnavailableError, StoreError.
         """

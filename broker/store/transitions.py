@@ -97,6 +97,10 @@ class Transitions:
         """Creates or attaches; the answer carries the task JSON. Raises as `read_created` does."""
         return read_created(await self._link.send(create_command(new, wants_document=True)), new)
 
+    def hand_create(self, new: NewTask, receiver: Receiver) -> None:
+        """The same for a receiver, which is given a reply that `read_created` knows."""
+        self._link.hand(create_command(new, wants_document=True), receiver)
+
     async def create_all(self, tasks: Sequence[NewTask]) -> list[Created | BrokerError]:
         """Creates or attaches several in one write; each has its own answer, an error that `create` would raise or what
         was created, and none carries the task JSON."""

@@ -13,8 +13,9 @@ from broker_services.api.whole_request import WholeRequest
 
 # Methods with nothing special about their heads.
 _METHODS: Final = {b"GET": "GET", b"POST": "POST"}
-# The connection, or the way in which the body comes, is another one after these.
-_SPECIAL: Final = frozenset({b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"})
+# The way in which the body comes, or the connection, is another one after these.
+_SPECIAL: Final = frozenset({b"expect", b"te", b"transfer-encoding", b"upgrade"})
+_KEEP_ALIVE: Final = b"keep-alive"
 
 
 RequestLine = tuple[str, str, bytes]
@@ -68,6 +69,7 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     """
     line_end = data.find(b"\r\n")
     head_end = data.find(b"\r\n\r\n", line_end) + 4
-    if read_line(data[:line_end]) is None or head_end + len(body) != len(data) or not _SPECIAL.isdisjoint(headers):
+    is_usual = _SPECIAL.isdisjoint(headers) and headers.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
+    if not is_usual or read_line(data[:line_end]) is None or head_end + len(body) != len(data):
         return None
     return KnownHead(data[line_end:head_end], headers, len(body))

@@ -56,6 +56,11 @@ def test_a_body_of_another_length_is_not_told(body: bytes) -> None:
     assert of_post().request(POST[:-2] + body) is None
 
 
+@pytest.mark.parametrize(("value", "is_known"), [(b"Keep-Alive", True), (b"close", False), (b"keep-alive, te", False)])
+def test_a_connection_that_is_kept_is_what_every_connection_is(value: bytes, is_known: bool) -> None:
+    assert (known_head(GET, {**HEADERS, b"connection": value}, b"") is not None) == is_known
+
+
 @pytest.mark.parametrize("name", [b"connection", b"expect", b"te", b"transfer-encoding", b"upgrade"])
 def test_heads_that_mean_more_than_themselves_are_not_remembered(name: bytes) -> None:
     assert known_head(GET, {**HEADERS, name: b"x"}, b"") is None

@@ -7,17 +7,20 @@ from typing import Final
 import msgspec
 
 from broker.creation import Creation
+from broker.holding import as_stored
 from broker.requests import (
     CancelRequest,
     ChangeRequest,
     CreateRequest,
     ListRequest,
+    NewTask,
     QueryRequest,
     RetryRequest,
     completion,
     new_task,
 )
 from broker.store.commands import Reply
+from broker.store.creates import read_created
 from broker.store.queries import StoredTask, read_found
 from broker.store.transitions import Changed, read_finished
 from broker_services.api.answers import Answer, Header
@@ -52,16 +55,28 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
 
 
 def begin_create(api: Api, call: DirectCall) -> bool:
-    """The same without a task, where it is held and need not be exclusive."""
+    """The same without a task, where it need not be exclusive."""
     request = call.request
     asked = request.read(_create_decoder, CreateRequest, max_bytes=api.settings.max_body_bytes)
     wait, applied = api.wait_s(request, asked.wait, api.settings.wait_default_s)
-    if wait <= 0 or asked.exclusive:
+    if asked.exclusive:
         return False
     new = new_task(asked, api.settings, idempotency_key=idempotency_key(request))
+    if wait <= 0:
+        _create_at_once(api, call, new, applied)
+        return True
     request.is_held = True
     _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied).hold()
     return True
+
+
+def _create_at_once(api: Api, call: DirectCall, new: NewTask, applied: list[Header]) -> None:
+    """Answers with the task as the create has found it."""
+
+    def answer(reply: Reply) -> Answer:
+        return _told_created(api, call.request, as_stored(read_created(reply, new), new.queue), applied)
+
+    api.broker.transitions.hand_create(new, AnsweredByReply(call, answer))
 
 
 class _HeldCreate(msgspec.Struct, eq=False):
