@@ -131,19 +131,25 @@ class Claimer:
         """Starts what was claimed."""
         asked, self._asked = self._asked, []
         self._measures.claims += 1
-        for claimed in claims.tasks:
-            lane = self._lanes[claimed.queue]
-            lane.take()
-            self._executor.start(claimed, lane)
-        if claims.tasks:
-            # Behind the first steps of all: what ends in them is stored together.
-            self._transitions.flush_soon()
-        satisfied = [lane for lane in asked if self._has_all(lane)]
-        if satisfied:
-            self._ask_on(satisfied)
-        for queue, ms in claims.again_ms.items():
-            self._alarms[queue].set(ms / 1_000)
-        self._rest()
+        try:
+            for claimed in claims.tasks:
+                try:
+                    lane = self._lanes[claimed.queue]
+                    self._executor.start(claimed, lane)
+                    lane.take()
+                except Exception:
+                    # A defect of one must not keep the others from their start.
+                    log.exception("Task %s of %s is left to the sweep.", claimed.uuid, claimed.queue)
+            if claims.tasks:
+                # Behind the first steps of all: what ends in them is stored together.
+                self._transitions.flush_soon()
+            satisfied = [lane for lane in asked if self._has_all(lane)]
+            if satisfied:
+                self._ask_on(satisfied)
+            for queue, ms in claims.again_ms.items():
+                self._alarms[queue].set(ms / 1_000)
+        finally:
+            self._rest()
 
     def fail(self, error: Exception) -> None:
         """There is no claim, or nobody knows: what it took is freed by the sweep."""

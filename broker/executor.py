@@ -48,6 +48,8 @@ LONGEST_LOOK_S: Final = 86_400.0
 """Timers of event loops are bounded; time limits are not."""
 
 _GONE: Final = (TaskAlreadyFinalError, LeaseLostError, TaskNotFoundError)
+_NOT_THE_TASKS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""They end the process, or the coroutine that they are thrown into."""
 _NEVER: Final = float("inf")
 # A member of an enum is a Python call to look up, before Python 3.12.
 _RUNNING: Final = TaskState.RUNNING
@@ -168,12 +170,12 @@ class Executor:
         return len(self._attempts)
 
     def start(self, claimed: Claimed, lane: Lane) -> None:
-        """Starts an attempt, which frees its slot of the lane at its end."""
+        """Starts an attempt, which frees its slot of the lane at its end; if this raises, there is no attempt."""
         attempt = Attempt(claimed, lane, self, self._loop.time())
-        self._attempts[claimed.lease] = attempt
-        attempt.runner = self._loop.create_task(self._run(attempt), name=claimed.uuid)
         if attempt.ends_at < self._next_look:
             self._look_at(attempt.ends_at)
+        attempt.runner = self._loop.create_task(self._run(attempt), name=claimed.uuid)
+        self._attempts[claimed.lease] = attempt
 
     def leave(self, attempt: Attempt, outcome: str) -> None:
         """Counts an attempt that is over, and frees its slot."""
@@ -258,19 +260,31 @@ class Executor:
 
     async def _run(self, attempt: Attempt) -> None:
         """What the asyncio task of an attempt does; not in steps of their own, since each costs every task."""
-        attempt.is_running = attempt.stop is None
         try:
-            end = attempt.stop or self._end_of(await attempt.lane.call(_task(attempt)))
-        except asyncio.CancelledError:
-            end = _end_of_cancelled(attempt)
-        except Exception as error:  # whatever a handler raises is its task's error
-            end = _end_of_failed(attempt, error)
-        attempt.end = end
-        attempt.seconds = self._loop.time() - attempt.started
-        if isinstance(end, Completion):
-            self._transitions.hand_finish(attempt.claimed.uuid, attempt.claimed.lease, end, attempt)
-        else:
-            await self._settle(attempt, end)
+            try:
+                if attempt.stop is None:
+                    task = _task(attempt)
+                    # From here on, a thread keeps the slot.
+                    attempt.is_running = True
+                    end = self._end_of(await attempt.lane.call(task))
+                else:
+                    end = _end_of_stopped(attempt)
+            except asyncio.CancelledError:
+                end = _end_of_stopped(attempt)
+            except _NOT_THE_TASKS:
+                raise
+            except BaseException as error:  # whatever else a handler raises is its task's error
+                end = _end_of_failed(attempt, error)
+            attempt.end = end
+            attempt.seconds = self._loop.time() - attempt.started
+            if isinstance(end, Completion):
+                self._transitions.hand_finish(attempt.claimed.uuid, attempt.claimed.lease, end, attempt)
+            else:
+                await self._settle(attempt, end)
+        except BaseException:
+            # Whatever it was, the slot is not lost; the sweep finds the task.
+            self.leave(attempt, "not-stored")
+            raise
 
     def _end_of(self, result: Any) -> End:
         if isinstance(result, Deferred):
@@ -365,7 +379,7 @@ def _outcome_of(end: End, stored: object) -> str:
     return "given-back" if end is Stop.DRAIN else "ended-elsewhere"
 
 
-def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
+def _end_of_stopped(attempt: Attempt) -> Failure | Stop:
     handler = attempt.lane.handler
     if attempt.stop is Stop.TIMEOUT:
         may_retry = handler.may_retry(TimeoutError())
@@ -375,7 +389,7 @@ def _end_of_cancelled(attempt: Attempt) -> Failure | Stop:
     return failure("cancelled", "The handler cancelled itself.", may_retry=True)
 
 
-def _end_of_failed(attempt: Attempt, error: Exception) -> Failure:
+def _end_of_failed(attempt: Attempt, error: BaseException) -> Failure:
     if not isinstance(error, TaskError):
         # The task keeps the error's class and text; the way to it is only told here.
         claimed, trace = attempt.claimed, trace_of(error)

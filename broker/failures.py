@@ -25,15 +25,20 @@ class Failure(msgspec.Struct, frozen=True):
     may_retry: bool
 
 
-def failure_of(error: Exception, handler: Handler) -> Failure:
+def failure_of(error: BaseException, handler: Handler) -> Failure:
     """The failure that a handler's exception is, under its own code or its class name."""
-    code = getattr(error, "code", None)
-    return failure(
-        code if isinstance(code, str) and code else type(error).__name__,
-        _text_of(error),
-        details=getattr(error, "details", None),
-        may_retry=handler.may_retry(error),
-    )
+    try:
+        code = getattr(error, "code", None)
+        return failure(
+            code if isinstance(code, str) and code else type(error).__name__,
+            _text_of(error),
+            details=getattr(error, "details", None),
+            may_retry=handler.may_retry(error),
+        )
+    except Exception:
+        # Its members may be code that fails, too.
+        kind = type(error)
+        return failure(kind.__name__, "The error cannot be described.", may_retry=handler.retries(kind))
 
 
 def failure(code: str, message: str, *, may_retry: bool, details: Any = None) -> Failure:
@@ -48,12 +53,15 @@ def failure(code: str, message: str, *, may_retry: bool, details: Any = None) ->
     return Failure(text, may_retry)
 
 
-def trace_of(error: Exception) -> str:
+def trace_of(error: BaseException) -> str:
     """The way to an exception, for the log."""
-    return _printable("".join(traceback.format_exception(error)))
+    try:
+        return _printable("".join(traceback.format_exception(error)))
+    except Exception:
+        return f"{type(error).__name__}, whose trace cannot be written."
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:

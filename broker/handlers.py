@@ -68,10 +68,12 @@ class Handler(msgspec.Struct, frozen=True):
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether another attempt could help after `error`; an error's own `retry` has a say, too."""
-        if not bool(getattr(error, "retry", True)) or isinstance(error, self.no_retry_on):
-            return False
+        return bool(getattr(error, "retry", True)) and self.retries(type(error))
+
+    def retries(self, kind: type[BaseException]) -> bool:
+        """Whether another attempt could help after an error of this class."""
         # A TaskError(retry=True) asks for it by name.
-        return isinstance(error, (*self.retry_on, TaskError))
+        return issubclass(kind, (*self.retry_on, TaskError)) and not issubclass(kind, self.no_retry_on)
 
     def retry_delay_s(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt`: doubling, the upper half of it jittered."""
@@ -94,7 +96,12 @@ class ThreadLane:
     async def run(self, task: Task, on_end: Callable[[], None]) -> Any:
         """Runs the function in a thread; `on_end` is called on the loop once the thread is free again."""
         loop = asyncio.get_running_loop()
-        work: Future[Any] = self._pool.submit(_call, self._handler.function, task)
+        try:
+            work: Future[Any] = self._pool.submit(_call, self._handler.function, task)
+        except BaseException:
+            # There is no thread.
+            on_end()
+            raise
         work.add_done_callback(lambda _: _call_if_open(loop, on_end))
         return await asyncio.wrap_future(work)
 

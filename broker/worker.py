@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -36,8 +36,6 @@ from broker.store.session import Session
 from broker.store.topology import Topology
 
 log = logging.getLogger("broker.worker")
-
-RETRY_CLAIM_S: Final = 0.5
 
 F = TypeVar("F", bound=HandlerFunction)
 

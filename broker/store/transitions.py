@@ -12,6 +12,7 @@ from broker import naming
 from broker.errors import (
     BrokerError,
     InvalidRequestError,
+    StoreError,
     TaskAlreadyFinalError,
 )
 from broker.randomness import new_report, new_secret
@@ -334,12 +335,19 @@ class _Claiming:
         return self._receiver.is_abandoned
 
     def succeed(self, reply: Reply) -> None:
-        self._receiver.succeed(_read_claims(reply))
+        try:
+            claims = _read_claims(reply)
+        except Exception as error:
+            self._receiver.fail(StoreError(f"The reply to a claim cannot be read: {error!r}."))
+        else:
+            self._receiver.succeed(claims)
 
     def fail(self, error: Exception) -> None:
-        if isinstance(error, UnconfirmedError):
-            self._transitions.doubt(error)
-        self._receiver.fail(error)
+        try:
+            if isinstance(error, UnconfirmedError):
+                self._transitions.doubt(error)
+        finally:
+            self._receiver.fail(error)
 
     def begin(self) -> None:
         """Replicas confirm: it may be asked."""

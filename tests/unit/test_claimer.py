@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from broker import claimer as claimer_module
@@ -13,8 +15,9 @@ from broker.errors import StoreUnavailableError
 from broker.handlers import Handler
 from broker.lane import Lane
 from broker.measures import WorkerMeasures
-from broker.store.commands import Receiver
-from broker.store.transitions import Claimed, Claims, ClaimWish
+from broker.store.commands import Command, Receiver
+from broker.store.fence import UnconfirmedError
+from broker.store.transitions import Claimed, Claims, ClaimWish, Transitions
 from broker.task import Task
 from tests.support.fake_transitions import claimed
 from tests.support.store import until
@@ -42,6 +45,21 @@ class Store:
         return [{wish.queue: wish.most for wish in wishes} for wishes, _ in self.asked]
 
 
+ODD_REPLY = [[b"t", b"q", 1]]
+
+
+class OddSender:
+    """Answers everything with a reply that makes no sense."""
+
+    def __init__(self) -> None:
+        self.asked: list[Receiver] = []
+
+    def hand_all(self, calls: Sequence[tuple[Command, Receiver]]) -> None:
+        for _, receiver in calls:
+            self.asked.append(receiver)
+            asyncio.get_running_loop().call_soon(receiver.succeed, ODD_REPLY)
+
+
 class Runs:
     """Starts nothing, and keeps what it was told to start."""
 
@@ -49,18 +67,20 @@ class Runs:
         self.started: list[str] = []
 
     def start(self, task: Claimed, _lane: Lane) -> None:
+        if task.uuid == "defect":
+            raise RuntimeError("a defect")
         self.started.append(task.uuid)
 
 
 class Bench:
     """A claimer of two queues with two slots each."""
 
-    def __init__(self) -> None:
+    def __init__(self, transitions: Transitions | None = None) -> None:
         self.store, self.runs, self.measures = Store(), Runs(), WorkerMeasures()
         self.passed_on: list[str] = []
         self.lanes = {queue: Lane(Handler(queue, work), 2, on_place=self._ask_soon) for queue in ("q", "r")}
         self.claimer = Claimer(
-            self.store,  # type: ignore[arg-type]
+            transitions or self.store,  # type: ignore[arg-type]
             self.runs,  # type: ignore[arg-type]
             self.lanes,
             worker="w",
@@ -199,4 +219,59 @@ async def test_who_waited_for_its_end_may_leave(bench: Bench) -> None:
     await asyncio.sleep(0)
     await bench.answer("t")
     await bench.claimer.stop()
+    assert bench.runs.started == ["t"]
+
+
+# Defects
+
+
+async def test_a_reply_that_cannot_be_read_is_no_claim(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(claimer_module, "RETRY_CLAIM_S", 0.01)
+    sender = OddSender()
+    bench = Bench(Transitions(sender))  # type: ignore[arg-type]
+    bench.claimer.ask()
+    await until(lambda: bool(caplog.messages), "it is told")
+    assert "cannot be read" in caplog.text
+    await bench.hear("q")
+    await until(lambda: len(sender.asked) == 2, "asked again")
+    async with asyncio.timeout(2):
+        await bench.claimer.stop()
+
+
+async def test_what_was_not_confirmed_and_cannot_be_read_is_no_claim(caplog: pytest.LogCaptureFixture) -> None:
+    sender = OddSender()
+    bench = Bench(Transitions(sender))  # type: ignore[arg-type]
+    bench.claimer.ask()
+    with contextlib.suppress(ValueError):
+        sender.asked[0].fail(UnconfirmedError("not confirmed", ODD_REPLY))
+    assert "not confirmed" in caplog.text
+    async with asyncio.timeout(2):
+        await bench.claimer.stop()
+
+
+async def test_a_task_that_cannot_be_started_keeps_no_other_from_its_start(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.hear("q")
+    stopping = asyncio.create_task(bench.claimer.stop())
+    await asyncio.sleep(0)
+    tasks = [msgspec.structs.replace(claimed("lost"), queue="unknown"), claimed("defect"), claimed("t")]
+    bench.store.asked[-1][1].succeed(Claims(tasks, {}))
+    async with asyncio.timeout(2):
+        await stopping
+    assert (bench.runs.started, bench.lanes["q"].free) == (["t"], 1)
+    assert "Task lost of unknown" in caplog.text
+    assert "Task defect of q" in caplog.text
+
+
+async def test_a_claim_for_a_queue_that_is_unknown_does_not_hold_up_its_end(bench: Bench) -> None:
+    await bench.hear("q")
+    stopping = asyncio.create_task(bench.claimer.stop())
+    await asyncio.sleep(0)
+    with contextlib.suppress(KeyError):
+        await bench.answer("t", unknown=10)
+    async with asyncio.timeout(2):
+        await stopping
     assert bench.runs.started == ["t"]

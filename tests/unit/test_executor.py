@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker import executor as executor_module
@@ -240,6 +241,90 @@ async def test_an_exception_that_cannot_even_be_written(bench: Bench) -> None:
     assert error_of(call.value[0])["code"] == "MuteError"
 
 
+class Panic(BaseException):
+    """As extensions raise it, pyo3's for instance."""
+
+
+class OddError(Exception):
+    """Cannot be described."""
+
+    @property
+    def code(self) -> str:
+        raise ValueError("no code")
+
+
+class WorseError(OddError):
+    """Cannot even be logged, and knows not whether another attempt would help."""
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        raise ValueError("no notes")
+
+    @property
+    def retry(self) -> bool:
+        raise ValueError("no answer")
+
+
+async def test_any_exception_is_its_tasks_error(bench: Bench) -> None:
+    async def handler(_: Task) -> None:
+        raise Panic("broken")
+
+    call = await bench.run(handler)
+    assert call.name == "finish"
+    assert error_of(call.value) == {"code": "Panic", "message": "broken"}
+    assert (bench.executor.running, bench.lanes[0].free) == (0, 4)
+
+
+@pytest.mark.parametrize("kind", [OddError, WorseError])
+async def test_an_exception_that_cannot_be_described(bench: Bench, kind: type[Exception]) -> None:
+    async def handler(_: Task) -> None:
+        raise kind
+
+    call = await bench.run(handler)
+    assert call.name == "retry"
+    assert error_of(call.value[0]) == {"code": kind.__name__, "message": "The error cannot be described."}
+    assert (bench.executor.running, bench.lanes[0].free) == (0, 4)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_goes_on_and_leaves_no_attempt(kind: type[BaseException]) -> None:
+    benches: list[Bench] = []
+
+    async def handler(_: Task) -> None:
+        raise kind
+
+    async def run() -> None:
+        benches.append(Bench())
+        await benches[0].run(handler)
+
+    with pytest.raises(kind):
+        asyncio.run(run())
+    (bench,) = benches
+    assert (bench.executor.running, bench.lanes[0].free, bench.store.settled) == (0, 4, [])
+
+
+async def test_a_defect_of_the_executors_own_leaves_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(_: Task) -> None: ...
+
+    def defect(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(bench.store, "hand_finish", defect)
+    bench.start(handler)
+    await bench.idle()
+    assert (bench.executor.running, bench.lanes[0].free) == (0, 4)
+
+
+async def test_a_time_limit_that_is_over_before_the_first_step(bench: Bench) -> None:
+    async def handler(_: Task) -> None: ...
+
+    bench.start(handler, timeout_s=1e-9)
+    bench.executor._stop_late()
+    await bench.idle()
+    (call,) = bench.store.settled
+    assert (call.name, error_of(call.value[0])["code"]) == ("retry", "timeout")
+
+
 async def test_a_time_limit(bench: Bench) -> None:
     seen: list[bool] = []
 
@@ -342,6 +427,27 @@ async def test_whatever_a_plain_function_raises_is_its_tasks_error(bench: Bench,
     call = await bench.run(handler)
     assert call.name == "retry"
     await until(lambda: bench.freed == 1, "the slot is free")
+
+
+async def test_a_plain_function_that_never_began_keeps_no_slot(bench: Bench) -> None:
+    def handler(_: Task) -> None: ...
+
+    call = await bench.run(handler, msgspec.structs.replace(claimed(), payload=b"["))
+    assert error_of(call.value[0])["code"] == "JSONDecodeError"
+    assert bench.lanes[0].free == 4
+
+
+async def test_a_plain_function_that_gets_no_thread_keeps_no_slot(bench: Bench) -> None:
+    def handler(_: Task) -> None: ...
+
+    bench.start(handler)
+    threads = bench.lanes[0].threads
+    assert threads is not None
+    threads.close()
+    await bench.idle()
+    (call,) = bench.store.settled
+    assert error_of(call.value[0])["code"] == "RuntimeError"
+    assert bench.lanes[0].free == 4
 
 
 async def test_a_plain_function_sees_that_it_is_cancelled(bench: Bench, gate: threading.Event) -> None:

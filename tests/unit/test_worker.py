@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from broker import bell_duty
+from broker import claimer as claimer_module
 from broker import executor as executor_module
-from broker import worker as worker_module
 from broker.errors import ConfigurationError, StoreUnavailableError, TaskError
 from broker.handlers import Handler
 from broker.request_bell import RequestBell
@@ -531,7 +531,7 @@ def quick_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.store.link.REPLY_DEADLINE_S", 0.2)
     monkeypatch.setattr("broker.store.link.CONNECT_DEADLINE_S", 0.3)
     monkeypatch.setattr(executor_module, "SETTLE_RETRY_S", 0.02)
-    monkeypatch.setattr(worker_module, "RETRY_CLAIM_S", 0.02)
+    monkeypatch.setattr(claimer_module, "RETRY_CLAIM_S", 0.02)
 
 
 @pytest.fixture
