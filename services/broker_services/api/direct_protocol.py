@@ -74,7 +74,9 @@ class DirectProtocol(BoundedProtocol):
 
     def _take_known(self, known: KnownHead, data: bytes) -> bool:
         request = known.request(data)
-        if request is None or len(data) - known.body_bytes > self._bounds.most_bytes:
+        if request is None or request.path not in self._direct.paths:
+            return False
+        if len(data) - known.body_bytes > self._bounds.most_bytes:
             return False
         if self._following is not None:
             self._forget_read()

@@ -73,6 +73,7 @@ class Server:
         self.protocol.connection_lost(None)
 
     def _begin_direct(self, line: Line, request: WholeRequest) -> DirectCall | None:
+        assert request.path == "/direct", "only requests to the direct paths are handed over"
         call = DirectCall(line, request, "direct", self.measures, 0.0)
         if not self._begin(call):
             return None
