@@ -40,8 +40,10 @@ async def test_a_reconnect_that_reads_before_it_subscribes(tmp_path: Path) -> No
 
 
 async def test_a_settle_without_the_lease_check(tmp_path: Path) -> None:
-    # Whichever listens has the tasks: each is stalled once.
-    plan = [Fault(0.5 + number, "worker-stop", f"worker{number}", 2.5) for number in (1, 2)]
+    # Whichever listens has the tasks, and not each stall falls into the end of one: each worker is stalled three times.
+    plan = [
+        Fault(0.5 + number + 4 * turn, "worker-stop", f"worker{number}", 2.5) for turn in (0, 1, 2) for number in (1, 2)
+    ]
     variant = "settle-without-the-lease-check"
-    found = await violated_rules(variant, tmp_path / "run", seconds=5, stories=["slow"], plan=plan)
+    found = await violated_rules(variant, tmp_path / "run", seconds=13, stories=["slow"], plan=plan)
     assert "the last claim decides" in found
