@@ -145,7 +145,7 @@ class Script:
         )
 
     def batch(self, key: str, *shared: Argument) -> Batch:
-        """Calls that may be joined: what all of them share; `Command.batched` adds each one's own arguments."""
+        """Calls that may be joined: what all of them share; each command has its own arguments besides."""
         return Batch(self, key, shared)
 
 
