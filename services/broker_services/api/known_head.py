@@ -23,7 +23,10 @@ RequestLine = tuple[str, str, bytes]
 
 
 class KnownHead(NamedTuple):
-    """What is remembered. `tail`: what follows the request line, up to the body. `headers`: what it says, by lower-case name."""
+    """What is remembered of a head.
+
+    `tail`: what follows the request line, up to the body. `headers`: what it says, by lower-case name.
+    """
 
     tail: bytes
     headers: dict[bytes, bytes]
