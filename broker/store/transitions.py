@@ -401,8 +401,9 @@ def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
 
 def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
     # The worst that a second run can do is to tell the one who changed it that it was so already.
-    arguments = (uuid, completion.state._value_, completion.result, completion.error, lease, flag(wants_document))
-    return Command(arguments, repeatable=True, batch=_FINISH_BATCH)
+    head = f"{completion.state._value_}\0{lease}\0{flag(wants_document)}\0".encode()
+    end = b"%b%b\0%b\0" % (head, completion.result, completion.error)
+    return Command((uuid, end), repeatable=True, batch=_FINISH_BATCH)
 
 
 def _requeue(release: Release, *, wants_document: bool = True) -> Command:
@@ -446,11 +447,12 @@ def _read_claims(reply: Reply) -> Claims:
 
 
 def _read_claimed(text: bytes) -> Claimed:
-    uuid, queue, attempt, lease, lease_end, created, expires, payload, document = text.split(b"\x1f")
+    attempt, lease_end, created, expires = scripts.CLAIM_NUMBERS.unpack_from(text)
+    uuid, queue, lease, payload, document = text[scripts.CLAIM_NUMBERS.size :].split(b"\x1f")
     return Claimed(
         uuid=uuid.decode(),
         queue=queue.decode(),
-        attempt=int(attempt),
+        attempt=attempt,
         lease=lease.decode(),
         lease_end_ms=int(lease_end),
         created_ms=int(created),

@@ -112,7 +112,7 @@ class ModelTask:
     @property
     def place(self) -> Score:
         """Priority first, then age."""
-        return (9 - self.new.priority) * PRIORITY_STEP + self.seq
+        return self.seq - self.new.priority * PRIORITY_STEP
 
     def is_request(self, new: NewTask) -> bool:
         return (self.queue, self.new.fingerprint) == (new.queue, new.fingerprint)
