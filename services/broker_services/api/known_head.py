@@ -7,9 +7,11 @@ say is what llhttp made of the very same bytes, so nothing is understood in anot
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
-from broker_services.api.whole_request import WholeRequest
+import msgspec
+
+from broker_services.api.whole_request import RequestLine, WholeRequest
 
 # Methods with nothing special about their heads.
 _METHODS: Final = {b"GET": "GET", b"POST": "POST"}
@@ -18,19 +20,22 @@ _SPECIAL: Final = frozenset({b"expect", b"te", b"transfer-encoding", b"upgrade"}
 _KEEP_ALIVE: Final = b"keep-alive"
 
 
-RequestLine = tuple[str, str, bytes]
-"""Method, path and query of a request whose path needs no unquoting."""
+MOST_LINE_BYTES: Final = 1_024
+"""A longer request line is not remembered: connections that wait for their next request are many."""
 
 
-class KnownHead(NamedTuple):
-    """What is remembered of a head.
+class KnownHead(msgspec.Struct, eq=False):
+    """What is remembered of the last request on a connection.
 
-    `tail`: what follows the request line, up to the body. `headers`: what it says, by lower-case name.
+    `tail`: what followed its request line, up to the body. `headers`: what that says, by lower-case name. `line_text` and
+    `line`: the request line that came last, which clients that poll send again, too.
     """
 
     tail: bytes
     headers: dict[bytes, bytes]
     body_bytes: int
+    line_text: bytes | None
+    line: RequestLine
 
     def request(self, data: bytes) -> WholeRequest | None:
         """The request, if `data` is exactly one that has this head."""
@@ -38,11 +43,14 @@ class KnownHead(NamedTuple):
         body_start = line_end + len(self.tail)
         if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
             return None
-        line = read_line(data[:line_end])
-        if line is None:
-            return None
-        method, path, query = line
-        return WholeRequest(method, path, query, self.headers, body=data[body_start:])
+        text = data[:line_end]
+        if text != self.line_text:
+            line = read_line(text)
+            if line is None:
+                return None
+            self.line_text, self.line = _to_remember(text), line
+        line = self.line
+        return WholeRequest(line.method, line.path, line.query, self.headers, body=data[body_start:], line=line)
 
 
 def read_line(line: bytes) -> RequestLine | None:
@@ -54,7 +62,12 @@ def read_line(line: bytes) -> RequestLine | None:
     path, _, query = words[1].partition(b"?")
     if method is None or path[:1] != b"/" or not path[1:].isalpha() or not _is_plain(query):
         return None
-    return method, path.decode("ascii"), query
+    return RequestLine(method, path.decode("ascii"), query)
+
+
+def _to_remember(line_text: bytes) -> bytes | None:
+    """The text of a request line, if it is short enough to be kept."""
+    return line_text if len(line_text) <= MOST_LINE_BYTES else None
 
 
 def _is_plain(query: bytes) -> bool:
@@ -73,6 +86,7 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     line_end = data.find(b"\r\n")
     head_end = data.find(b"\r\n\r\n", line_end) + 4
     is_usual = _SPECIAL.isdisjoint(headers) and headers.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
-    if not is_usual or read_line(data[:line_end]) is None or head_end + len(body) != len(data):
+    line = read_line(data[:line_end])
+    if not is_usual or line is None or head_end + len(body) != len(data):
         return None
-    return KnownHead(data[line_end:head_end], headers, len(body))
+    return KnownHead(data[line_end:head_end], headers, len(body), _to_remember(data[:line_end]), line)

@@ -26,12 +26,12 @@ def queue_of(change: Changed) -> str:
     return (change.document or b"").split(b'"', 8)[7].decode()
 
 
-def _complete(document: bytes, uuid: str, message: str, more: bytes = b"") -> bytes:
+def _complete(document: bytes, uuid: str, message: bytes, more: bytes = b"") -> bytes:
     """Members are added as bytes, since the values in the document must stay as they are; no message needs escapes."""
     name = uuid.encode()
     return b'%s,"message":"%s","links":{"query":"/queryTaskState?uuid=%s","events":"/taskEvents?uuid=%s"}%s}' % (
         document[:-1],
-        message.encode(),
+        message,
         name,
         name,
         more,

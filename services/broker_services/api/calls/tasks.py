@@ -66,7 +66,9 @@ def begin_create(api: Api, call: DirectCall) -> bool:
         _create_at_once(api, call, new, applied)
         return True
     request.is_held = True
-    _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied).hold()
+    held = _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied)
+    call.on_lost = held.leave
+    held.creation.waiter.call_when_settled(held.settled)
     return True
 
 
@@ -80,28 +82,24 @@ def _create_at_once(api: Api, call: DirectCall, new: NewTask, applied: list[Head
 
 
 class _HeldCreate(msgspec.Struct, eq=False):
-    """A call that is held until the task it has created or found has ended."""
+    """A call that is held until the task it has created or found has ended, its wait is over, or its caller leaves."""
 
     api: Api
     call: DirectCall
     creation: Creation
     applied: list[Header]
 
-    def hold(self) -> None:
-        """Ends when the wait is over, or when the caller leaves."""
-        self.call.on_lost = self._leave
-        self.creation.waiter.call_when_settled(self._settled)
-
-    def _settled(self) -> None:
+    def settled(self) -> None:
         """By an outcome, which is answered; else whoever says "not yet" looks once more, and that takes a task."""
         task = self.creation.waiter.result
         if task is None:
             self.call.go_on(self._look)
         else:
-            self._leave()
+            self.leave()
             self.call.answer_with(_told_created, self.api, self.call.request, task, self.applied)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Holds it no longer."""
         self.api.broker.holding.leave(self.creation)
 
     async def _look(self) -> Answer:
@@ -143,7 +141,7 @@ def begin_query(api: Api, call: DirectCall) -> bool:
     request = call.request
     if asks_several(request):
         return False
-    asked = request.read_query(QueryRequest)
+    asked = request.read_line(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     if wait > 0:
         return False
