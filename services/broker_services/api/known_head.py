@@ -28,14 +28,14 @@ class KnownHead(msgspec.Struct, eq=False):
     """What is remembered of the last request on a connection.
 
     `tail`: what followed its request line, up to the body. `headers`: what that says, by lower-case name. `line_text` and
-    `line`: the request line that came last, which clients that poll send again, too.
+    `line`: the last request line that was short enough, which clients that poll send again, too.
     """
 
     tail: bytes
     headers: dict[bytes, bytes]
     body_bytes: int
-    line_text: bytes | None
-    line: RequestLine
+    line_text: bytes = b""
+    line: RequestLine | None = None
 
     def request(self, data: bytes) -> WholeRequest | None:
         """The request, if `data` is exactly one that has this head."""
@@ -44,13 +44,18 @@ class KnownHead(msgspec.Struct, eq=False):
         if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
             return None
         text = data[:line_end]
-        if text != self.line_text:
+        line = self.line
+        if line is None or text != self.line_text:
             line = read_line(text)
             if line is None:
                 return None
-            self.line_text, self.line = _to_remember(text), line
-        line = self.line
+            self.remember(text, line)
         return WholeRequest(line.method, line.path, line.query, self.headers, body=data[body_start:], line=line)
+
+    def remember(self, line_text: bytes, line: RequestLine) -> None:
+        """Keeps a request line for the next request, unless it is a long one."""
+        if len(line_text) <= MOST_LINE_BYTES:
+            self.line_text, self.line = line_text, line
 
 
 def read_line(line: bytes) -> RequestLine | None:
@@ -63,11 +68,6 @@ def read_line(line: bytes) -> RequestLine | None:
     if method is None or path[:1] != b"/" or not path[1:].isalpha() or not _is_plain(query):
         return None
     return RequestLine(method, path.decode("ascii"), query)
-
-
-def _to_remember(line_text: bytes) -> bytes | None:
-    """The text of a request line, if it is short enough to be kept."""
-    return line_text if len(line_text) <= MOST_LINE_BYTES else None
 
 
 def _is_plain(query: bytes) -> bool:
@@ -89,4 +89,6 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     line = read_line(data[:line_end])
     if not is_usual or line is None or head_end + len(body) != len(data):
         return None
-    return KnownHead(data[line_end:head_end], headers, len(body), _to_remember(data[:line_end]), line)
+    known = KnownHead(data[line_end:head_end], headers, len(body))
+    known.remember(data[:line_end], line)
+    return known

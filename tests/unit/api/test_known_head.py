@@ -144,5 +144,12 @@ def test_a_long_line_is_not_kept() -> None:
     first = asked(known, data)
     assert first == asked(known, data)
     assert asked(known, data) is not first
-    assert known.line_text is None
+    assert known.line_text == GET.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("size", [1, MOST_LINE_BYTES])
+def test_the_line_before_does_not_stand_for_none(size: int) -> None:
+    data = GET.replace(b"queue=a", b"queue=a&payload=%s" % (b"1" * size))
+    known = known_head(data, HEADERS, b"")
+    assert known is not None
     assert known.request(known.tail) is None
