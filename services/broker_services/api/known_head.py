@@ -27,8 +27,8 @@ MOST_LINE_BYTES: Final = 1_024
 class KnownHead(msgspec.Struct, eq=False):
     """What is remembered of the last request on a connection.
 
-    `tail`: what followed its request line, up to the body. `headers`: what that says, by lower-case name. `line_text` and
-    `line`: the last request line that was short enough, which clients that poll send again, too.
+    `tail`: what followed its request line, up to the body. `headers`: what that says, by lower-case name. `line_text`
+    and `line`: the last request line that was short enough, which clients that poll send again, too.
     """
 
     tail: bytes
