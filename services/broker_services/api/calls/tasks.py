@@ -51,7 +51,7 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     creating = api.broker.exclusive if asked.exclusive else api.broker.holding
     with watched(api, request, wait):
         task = await creating.create(new, wait)
-    return _told_created(api, request, task, applied)
+    return created_answer(api, request, "createTask", task, applied)
 
 
 def begin_create(api: Api, call: DirectCall) -> bool:
@@ -76,7 +76,7 @@ def _create_at_once(api: Api, call: DirectCall, new: NewTask, applied: list[Head
     """Answers with the task as the create has found it."""
 
     def answer(reply: Reply) -> Answer:
-        return _told_created(api, call.request, as_stored(read_created(reply, new), new.queue), applied)
+        return created_answer(api, call.request, "createTask", as_stored(read_created(reply, new), new.queue), applied)
 
     api.broker.transitions.hand_create(new, AnsweredByReply(call, answer))
 
@@ -96,7 +96,12 @@ class _HeldCreate(msgspec.Struct, eq=False):
             self.call.go_on(self._look)
         else:
             self.leave()
-            self.call.answer_with(_told_created, self.api, self.call.request, task, self.applied)
+            try:
+                answer = created_answer(self.api, self.call.request, "createTask", task, self.applied)
+            except Exception as error:
+                self.call.refuse(error)
+            else:
+                self.call.answer(answer)
 
     def leave(self) -> None:
         """Holds it no longer."""
@@ -104,16 +109,12 @@ class _HeldCreate(msgspec.Struct, eq=False):
 
     async def _look(self) -> Answer:
         task = await self.api.broker.holding.end_of(self.creation)
-        return _told_created(self.api, self.call.request, task, self.applied)
+        return created_answer(self.api, self.call.request, "createTask", task, self.applied)
 
 
-def _told_created(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
-    api.measures.told("createTask", task.queue, task.state)
-    return created_answer(api, request, task, headers)
-
-
-def created_answer(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
-    """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
+def created_answer(api: Api, request: RequestHead, operation: str, task: StoredTask, headers: list[Header]) -> Answer:
+    """200 for a task that has ended, which counts for the operation; 202 for one that goes on, and where to ask for it."""
+    api.measures.told(operation, task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
         return Answer(200, body, headers)
