@@ -8,7 +8,6 @@ from broker.store.transitions import Changed
 from broker.task import TaskState
 from broker_services.api.messages import Language, repeated_message, state_message
 
-
 # Members are added as bytes, since the values in the document must stay as they are; no message needs escapes.
 _COMPLETE: Final = b'%s,"message":"%s","links":{"query":"/queryTaskState?uuid=%s","events":"/taskEvents?uuid=%s"}%s}'
 

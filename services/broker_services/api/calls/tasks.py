@@ -113,7 +113,7 @@ class _HeldCreate(msgspec.Struct, eq=False):
 
 
 def created_answer(api: Api, request: RequestHead, operation: str, task: StoredTask, headers: list[Header]) -> Answer:
-    """200 for a task that has ended, which counts for the operation; 202 for one that goes on, and where to ask for it."""
+    """200 for a task that has ended, counted for the operation; 202 for one that goes on, and where to ask for it."""
     api.measures.told(operation, task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
