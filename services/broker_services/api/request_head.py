@@ -26,6 +26,8 @@ MOST_QUERY_FIELDS: Final = 200
 
 # Query parameters whose text is JSON.
 _JSON_PARAMETERS: Final = frozenset({"payload", "result", "error", "value"})
+# As most senders call it, if they do.
+_PLAIN_JSON: Final = (b"application/json", None)
 _prefer_wait = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d+(?:\.\d+)?)"?\s*(?:[;,]|$)', re.IGNORECASE)
 
 
@@ -126,6 +128,8 @@ class RequestHead(msgspec.Struct, eq=False):
 
     def refuse_encoded(self) -> None:
         """Raises HttpError for a compressed body."""
+        if b"content-encoding" not in self.headers:
+            return
         encoding = (self.header(b"content-encoding") or "identity").strip().lower()
         if encoding != "identity":
             raise HttpError("unsupported-media-type", f"The body is encoded ({encoding}); send it as it is.")
@@ -136,6 +140,8 @@ class RequestHead(msgspec.Struct, eq=False):
             raise InvalidRequestError(
                 "A POST takes its fields in the JSON body, not in the query; send them there, or use GET."
             )
+        if self.headers.get(b"content-type") in _PLAIN_JSON:
+            return
         if self.media_type not in ("application/json", "") and not self.media_type.endswith("+json"):
             raise HttpError("unsupported-media-type", f"The body is {self.media_type}; send it as application/json.")
 
