@@ -7,14 +7,16 @@ say is what llhttp made of the very same bytes, so nothing is understood in anot
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
 from broker_services.api.whole_request import RequestLine, WholeRequest
 
-# Methods with nothing special about their heads.
-_METHODS: Final = {b"GET": "GET", b"POST": "POST"}
+# Of methods with nothing special about their heads, with a path that needs no unquoting, and a query without what a
+# parser would refuse or take for something else, such as a fragment.
+_plain_line = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
 # The way in which the body comes, or the connection, is another one after these.
 _SPECIAL: Final = frozenset({b"expect", b"te", b"transfer-encoding", b"upgrade"})
 _KEEP_ALIVE: Final = b"keep-alive"
@@ -60,19 +62,11 @@ class KnownHead(msgspec.Struct, eq=False):
 
 def read_line(line: bytes) -> RequestLine | None:
     """A request line, if it is a plain one."""
-    words = line.split(b" ")
-    if len(words) != 3 or words[2] != b"HTTP/1.1":
+    found = _plain_line.fullmatch(line)
+    if found is None:
         return None
-    method = _METHODS.get(words[0])
-    path, _, query = words[1].partition(b"?")
-    if method is None or path[:1] != b"/" or not path[1:].isalpha() or not _is_plain(query):
-        return None
-    return RequestLine(method, path.decode("ascii"), query)
-
-
-def _is_plain(query: bytes) -> bool:
-    """Whether it holds nothing that a parser would refuse or take for something else, such as a fragment."""
-    return query.isascii() and b"#" not in query and query.decode("ascii").isprintable()
+    method, path, query = found.groups(b"")
+    return RequestLine(method.decode(), path.decode(), query)
 
 
 def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHead | None:
