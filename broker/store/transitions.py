@@ -442,21 +442,19 @@ def _forget_outcome(future: asyncio.Future[Reply]) -> None:
 
 
 def _read_claims(reply: Reply) -> Claims:
-    again_ms = {row[0].decode(): int(row[1]) for row in reply if type(row) is list}
-    return Claims([_read_claimed(text) for text in reply if type(text) is bytes], again_ms)
+    tasks: list[Claimed] = []
+    again_ms: dict[str, int] = {}
+    for row in reply:
+        if type(row) is bytes:
+            tasks.append(_read_claimed(row))
+        else:
+            again_ms[row[0].decode()] = int(row[1])
+    return Claims(tasks, again_ms)
 
 
-def _read_claimed(text: bytes) -> Claimed:
-    attempt, lease_end, created, expires = scripts.CLAIM_NUMBERS.unpack_from(text)
-    uuid, queue, lease, payload, document = text[scripts.CLAIM_NUMBERS.size :].split(b"\x1f")
-    return Claimed(
-        uuid=uuid.decode(),
-        queue=queue.decode(),
-        attempt=attempt,
-        lease=lease.decode(),
-        lease_end_ms=int(lease_end),
-        created_ms=int(created),
-        expires_ms=int(expires),
-        payload=payload or None,
-        document=document or None,
-    )
+def _read_claimed(row: bytes) -> Claimed:
+    attempt, lease_end_ms, created_ms, expires_ms = scripts.CLAIM_NUMBERS.unpack_from(row)
+    # One text is made of all that is short; values may be long, and stay bytes.
+    names, payload, document = row[scripts.CLAIM_NUMBERS.size :].rsplit(b"\x1f", 2)
+    uuid, queue, lease = names.decode().split("\x1f")
+    return Claimed(uuid, queue, attempt, lease, lease_end_ms, created_ms, expires_ms, payload or None, document or None)
