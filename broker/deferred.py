@@ -6,36 +6,35 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import msgspec
+
 from broker.deadlines import Deadlines
 
 T = TypeVar("T")
 
 
-class DeferredResult(Generic[T]):
+class DeferredResult(msgspec.Struct, Generic[T], eq=False):
     """A result that somebody else will set: an outcome, an error, or the end of the waiter's time.
 
     The first of the three wins; the others are told so and change nothing. Named after Spring's class of the same job.
     Nothing has to await it: a held call that is told by `call_when_settled` costs neither a future nor a task.
+
+    It ends without a result after `timeout` seconds by `deadlines`, which are the running loop's. `is_settled` tells
+    whether it is over, one way or the other. `result` is what was set: None while nothing is, and when the wait ended
+    by an error or by its time.
     """
 
-    __slots__ = ("_deadlines", "_error", "_is_awaited", "_listener", "_tick", "is_settled", "result")
+    timeout: float
+    deadlines: Deadlines
+    is_settled: bool = False
+    result: T | None = None
+    _error: BaseException | None = None
+    _listener: Callable[[], object] | None = None
+    _is_awaited: bool = False
+    _tick: int = 0
 
-    def __init__(self, timeout: float, deadlines: Deadlines) -> None:
-        """Starts the clock.
-
-        Args:
-            timeout: Seconds until the wait ends without a result.
-            deadlines: Of the running loop.
-        """
-        self.is_settled = False
-        """Whether the wait is over, one way or the other."""
-        self.result: T | None = None
-        """What was set; None while nothing is, and when the wait ended by an error or by its time."""
-        self._error: BaseException | None = None
-        self._listener: Callable[[], object] | None = None
-        self._is_awaited = False
-        self._deadlines = deadlines
-        self._tick = deadlines.start(self, timeout)
+    def __post_init__(self) -> None:
+        self._tick = self.deadlines.start(self, self.timeout)
 
     def set_result(self, result: T) -> bool:
         """Ends the wait with a result; whether this call did it."""
@@ -79,7 +78,7 @@ class DeferredResult(Generic[T]):
         return self.result
 
     async def _settled(self) -> None:
-        over: asyncio.Future[None] = self._deadlines.loop.create_future()
+        over: asyncio.Future[None] = self.deadlines.loop.create_future()
 
         def wake() -> None:
             if not over.done():
@@ -98,7 +97,7 @@ class DeferredResult(Generic[T]):
             return False
         self.is_settled = True
         self.result, self._error = result, error
-        self._deadlines.stop(self, self._tick)
+        self.deadlines.stop(self, self._tick)
         listener, self._listener = self._listener, None
         if listener is not None:
             listener()

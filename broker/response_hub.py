@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -35,23 +35,13 @@ REREAD_EVERY_S: Final = 12.0
 READ_BATCH: Final = 500
 
 
-class Waiter(DeferredResult[StoredTask]):
-    """One held wait for one task.
+class Waiter(DeferredResult[StoredTask], eq=False, kw_only=True):
+    """One held wait for one task: by its channel, and by the seal that it has, or will have if the caller's create
+    makes it."""
 
-    Args:
-        channel: The task's.
-        seal: The task's, or what it will be if the caller's create makes it.
-        timeout: Seconds until the wait ends by itself.
-        deadlines: Of the running loop.
-    """
-
-    __slots__ = ("channel", "is_confirmed", "seal")
-
-    def __init__(self, channel: Channel, seal: str, timeout: float, deadlines: Deadlines) -> None:
-        super().__init__(timeout, deadlines)
-        self.channel = channel
-        self.seal = seal
-        self.is_confirmed = False
+    channel: Channel
+    seal: str
+    is_confirmed: bool = False
 
     def confirm(self, seal: str) -> None:
         """The task is known to exist, with this seal; from now on its disappearance ends the wait."""
@@ -80,21 +70,39 @@ class Channel(msgspec.Struct, eq=False):
 
     def take(self, message: bytes) -> None:
         """A message on the task's response channel: only its seal makes it more than a hint."""
-        if self.waiters:
-            self.hub.take(self, message)
+        if not self.waiters:
+            return
+        try:
+            sealed = _decoder.decode(message)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Not from the scripts: a reason to look.
+            pass
+        else:
+            if not sealed.omitted:
+                self._settle(sealed, message)
+        if self.waiters and any(not waiter.is_settled for waiter in self.waiters):
+            self.hub.read_soon(self)
+
+    def _settle(self, sealed: _Sealed, message: bytes) -> None:
+        # The seal is the first member, as `settle.lua` writes it: `{"seal":"...",`.
+        document = b"{" + message[len(sealed.seal) + 11 :]
+        task = StoredTask(self.uuid, self.queue, sealed.seal, sealed.state, document)
+        # Those who are told may leave at once.
+        for waiter in tuple(self.waiters):
+            if waiter.seal == sealed.seal:
+                self.has_ended = True
+                waiter.set_result(task)
 
 
-class _Message(msgspec.Struct):
-    """What the hub needs of a published outcome."""
+class _Sealed(msgspec.Struct):
+    """What tells a published outcome from a hint, and what is needed of it."""
 
     seal: str
-    uuid: str
-    queue: str
     state: TaskState
     omitted: bool = False
 
 
-_decoder = msgspec.json.Decoder(_Message)
+_decoder = msgspec.json.Decoder(_Sealed)
 
 
 class ResponseHub:
@@ -113,8 +121,7 @@ class ResponseHub:
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop)
         self._background = Background()
-        self._held = 0
-        self._held_of: Counter[str] = Counter()
+        self._held_of: defaultdict[str, int] = defaultdict(int)
         self._is_ending = False
         self.rescued = 0
         self.hand = subscriptions.hand
@@ -124,7 +131,7 @@ class ResponseHub:
     @property
     def held(self) -> int:
         """Waits held now."""
-        return self._held
+        return sum(self._held_of.values())
 
     @property
     def held_by_queue(self) -> Mapping[str, int]:
@@ -154,9 +161,8 @@ class ResponseHub:
         if not isinstance(channel, Channel):
             channel = Channel(self, name, queue, uuid, self._loop.time())
             self.subscriptions.join(channel)
-        waiter = Waiter(channel, seal, 0 if self._is_ending else timeout, self.deadlines)
+        waiter = Waiter(0 if self._is_ending else timeout, self.deadlines, channel=channel, seal=seal)
         channel.waiters.add(waiter)
-        self._held += 1
         self._capacity.held += 1
         self._held_of[queue] += 1
         return waiter
@@ -167,10 +173,11 @@ class ResponseHub:
         if waiter not in channel.waiters:
             return
         channel.waiters.discard(waiter)
-        self._held -= 1
         self._capacity.held -= 1
-        self._held_of[channel.queue] -= 1
-        if not self._held_of[channel.queue]:
+        held = self._held_of[channel.queue] - 1
+        if held:
+            self._held_of[channel.queue] = held
+        else:
             del self._held_of[channel.queue]
         if not waiter.is_settled:
             waiter.abandon()
@@ -207,32 +214,10 @@ class ResponseHub:
     def _channels(self) -> list[Channel]:
         return [topic for topic in self.subscriptions.topics if isinstance(topic, Channel)]
 
-    # Messages
-
-    def take(self, channel: Channel, data: bytes) -> None:
-        """A message for a task that is waited for here."""
-        try:
-            message = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Not from the scripts: a reason to look.
-            pass
-        else:
-            if not message.omitted:
-                self._settle_sealed(channel, message, data)
-        if channel.waiters and any(not waiter.is_settled for waiter in channel.waiters):
-            self._read_soon(channel, is_rescue=False)
-
-    def _settle_sealed(self, channel: Channel, message: _Message, data: bytes) -> None:
-        task = StoredTask(channel.uuid, channel.queue, message.seal, message.state, _without_seal(data))
-        # Those who are told may leave at once.
-        for waiter in tuple(channel.waiters):
-            if waiter.seal == message.seal:
-                channel.has_ended = True
-                waiter.set_result(task)
-
     # Reading the store again
 
-    def _read_soon(self, channel: Channel, *, is_rescue: bool) -> None:
+    def read_soon(self, channel: Channel, *, is_rescue: bool = False) -> None:
+        """Has the task read. `is_rescue`: for want of a message."""
         if channel.is_being_read:
             channel.read_again = True
             return
@@ -274,7 +259,7 @@ class ResponseHub:
         for start in range(0, len(waited), READ_BATCH):
             batch = {channel.uuid: channel for channel in waited[start : start + READ_BATCH]}
             for uuid in await self._queries.find_ended(list(batch)):
-                self._read_soon(batch[uuid], is_rescue=True)
+                self.read_soon(batch[uuid], is_rescue=True)
 
     async def _reread_forever(self) -> None:
         while True:
@@ -284,8 +269,3 @@ class ResponseHub:
                 await self._check([channel for channel in self._channels() if channel.since < oldest])
             except (StoreUnavailableError, StoreError) as error:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
-
-
-def _without_seal(data: bytes) -> bytes:
-    """The task JSON of a sealed message: the seal is its first member, as `settle.lua` writes it."""
-    return b"{" + data[data.index(b",") + 1 :]

@@ -26,7 +26,7 @@ class FakeHub:
 
     def join(self, queue: str, uuid: str, seal: str, timeout: float) -> Waiter:
         channel = Channel(self, b"c", queue, uuid, 0.0)  # type: ignore[arg-type]
-        return Waiter(channel, seal, timeout, self.deadlines)
+        return Waiter(timeout, self.deadlines, channel=channel, seal=seal)
 
     def hand(self, command: Command, receiver: Receiver) -> None:
         self.handed.append(command)

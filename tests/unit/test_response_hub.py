@@ -15,7 +15,7 @@ from broker import subscriptions as subscriptions_module
 from broker.capacity import Capacity
 from broker.creation import Creation
 from broker.errors import StoreUnavailableError, TaskNotFoundError
-from broker.response_hub import ResponseHub, Waiter
+from broker.response_hub import Channel, ResponseHub, Waiter
 from broker.store import scripts
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
@@ -353,7 +353,7 @@ async def test_a_record_that_is_gone_ends_a_confirmed_wait(hub: ResponseHub, sto
 @pytest.fixture
 def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
     """No outcome is heard; probes are."""
-    monkeypatch.setattr(ResponseHub, "take", lambda *_: None)
+    monkeypatch.setattr(Channel, "take", lambda *_: None)
 
 
 @pytest.mark.usefixtures("deaf")
