@@ -20,10 +20,6 @@ if hasattr(os, "register_at_fork"):
 
 def new_uuid() -> str:
     """A task name of 128 random bits, lower-case hexadecimal."""
-    return _next()
-
-
-def _next() -> str:
     # Another thread may take the last one in between.
     while True:
         try:
@@ -34,17 +30,16 @@ def _next() -> str:
 
 def _draw() -> None:
     digits = os.urandom(BLOCK_BYTES).hex()
-    _left.extend(digits[start : start + 2 * NAME_BYTES] for start in range(0, len(digits), 2 * NAME_BYTES))
+    _left.extend([digits[start : start + 2 * NAME_BYTES] for start in range(0, len(digits), 2 * NAME_BYTES)])
+
+
+new_secret = new_uuid
+"""128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
 
 
 def new_version() -> str:
     """48 random bits for a published version, which a number tells from all others of the same store."""
     return urlsafe_b64encode(bytes.fromhex(new_uuid()))[:8].decode()
-
-
-def new_secret() -> str:
-    """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return _next()
 
 
 def new_report() -> str:

@@ -18,7 +18,7 @@ from broker import naming
 from broker.background import Background
 from broker.errors import StoreError, StoreUnavailableError
 from broker.probe import Probe
-from broker.store.commands import Command, Push, Receiver, Reply, Sender, pack
+from broker.store.commands import Command, Push, Receiver, Reply, Sender, pack_names
 from broker.store.fence import Fence, FencedLink
 from broker.store.link import Link
 from broker.store.queries import Queries
@@ -92,6 +92,8 @@ class Subscriptions:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._topics: dict[bytes, Topic] = {}
+        self.find: Callable[[bytes], Topic | None] = self._topics.get
+        """The topic of that name, wanted now or a moment ago."""
         self._actual: set[bytes] = set()
         self._patterns: dict[bytes, Listener] = {}
         self._to_join: list[bytes] = []
@@ -184,10 +186,6 @@ class Subscriptions:
         It looks at what was missed, and may raise StoreUnavailableError or StoreError, which is logged.
         """
         self._on_recovered.append(callback)
-
-    def find(self, name: bytes) -> Topic | None:
-        """The topic of that name, wanted now or a moment ago."""
-        return self._topics.get(name)
 
     def join(self, topic: Topic) -> None:
         """Has the channel subscribed in this tick's write, before any command sent after it."""
@@ -329,4 +327,6 @@ class Subscriptions:
 
 
 def _batches(command: str, names: list[bytes]) -> list[bytes]:
-    return [pack((command, *names[start : start + SUBSCRIBE_BATCH])) for start in range(0, len(names), SUBSCRIBE_BATCH)]
+    return [
+        pack_names(command, names[start : start + SUBSCRIBE_BATCH]) for start in range(0, len(names), SUBSCRIBE_BATCH)
+    ]

@@ -176,7 +176,10 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
         InvalidRequestError: The payload or the key is not acceptable.
         PayloadTooLargeError: The payload is longer than `max_body_bytes`.
     """
-    payload = values.ABSENT if request.payload is UNSET else received(request.payload)
+    payload, fingerprint = values.ABSENT, values.NULL_FINGERPRINT
+    if request.payload is not UNSET:
+        payload = received(request.payload)
+        fingerprint = values.fingerprint(payload, "payload", max_bytes=settings.max_body_bytes)
     expires_in = settings.task_ttl_s if request.expires_in is None else request.expires_in
     retention = settings.retention_s if request.retention is None else request.retention
     return NewTask(
@@ -184,22 +187,18 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
         uuid_is_chosen=request.uuid is not None,
         queue=request.queue,
         payload=payload,
-        fingerprint=values.fingerprint(payload, "payload", max_bytes=settings.max_body_bytes),
+        fingerprint=fingerprint,
         priority=request.priority,
-        delay_ms=milliseconds(request.delay),
-        expires_ms=max(1, milliseconds(expires_in)),
+        delay_ms=milliseconds(request.delay) if request.delay else 0,
+        expires_ms=milliseconds(expires_in) or 1,
         retention_ms=milliseconds(retention),
         max_attempts=request.max_attempts,
         seal=new_secret(),
         idempotency=None if idempotency_key is None else _idempotency_digest(request.queue, idempotency_key),
-        most_pending=_most_pending(request.queue, settings),
+        # Uploaded files take room until they are processed, so fewer of them may wait.
+        most_pending=settings.upload_queue if request.queue == naming.UPLOAD_QUEUE else settings.queue_max_pending,
         drops_oldest=settings.queue_full == "drop-oldest",
     )
-
-
-def _most_pending(queue: str, settings: Settings) -> int:
-    """Uploaded files take room until they are processed, so fewer of them may wait."""
-    return settings.upload_queue if queue == naming.UPLOAD_QUEUE else settings.queue_max_pending
 
 
 def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | None = None) -> Retry:

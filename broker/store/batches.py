@@ -87,7 +87,8 @@ def _join(batch: Batch, calls: list[Call]) -> list[Call]:
         own += call.command.arguments
         receivers.append(call.receiver)
         is_repeatable = is_repeatable and call.command.repeatable
-        deadline = min(deadline, call.deadline)
+        if call.deadline < deadline:
+            deadline = call.deadline
     words = tuple(own)
     command = Command(batch.call(words), is_repeatable, if_unknown=lambda: batch.whole_call(words))
     try:

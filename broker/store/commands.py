@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import hiredis
@@ -19,6 +20,17 @@ def pack(arguments: Sequence[Argument]) -> bytes:
     # hiredis declares a tuple of exactly one argument, where it takes any number.
     packed: bytes = hiredis.pack_command(tuple(arguments))  # type: ignore[arg-type]
     return packed
+
+
+def pack_names(word: str, names: Iterable[bytes]) -> bytes:
+    """The same for a command of many names, in any order: those of one length are joined, where `pack` takes 1,600
+    instructions for each."""
+    ordered = sorted(names, key=len)
+    parts = [b"*%d\r\n$%d\r\n%s" % (len(ordered) + 1, len(word), word.encode())]
+    for length, same in groupby(ordered, len):
+        bulk = b"\r\n$%d\r\n" % length
+        parts += [bulk, bulk.join(same)]
+    return b"".join([*parts, b"\r\n"])
 
 
 class ScriptText(Protocol):

@@ -81,7 +81,8 @@ class Api:
         most = self.settings.wait_max_s
         preferred = request.preferred_wait if asked is None and b"prefer" in request.headers else None
         if preferred is None:
-            return min(default if asked is None else asked, most), []
+            wait = default if asked is None else asked
+            return wait if wait < most else most, []
         wait = min(preferred, most)
         return wait, [(b"preference-applied", b"wait=%s" % f"{wait:g}".encode())]
 
