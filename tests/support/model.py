@@ -395,9 +395,8 @@ class Model:
         task.max_attempts = task.max_attempts or max_attempts
         task.is_limited = self.limits.get(task.queue, LimitsRequest()).max_running is not None
         payload = task.new.payload or None
-        return Claimed(
-            task.uuid, task.queue, task.attempt, task.lease, task.lease_end, task.created, task.expires, payload
-        )
+        times = (str(task.lease_end), str(task.created), str(task.expires))
+        return Claimed(task.uuid, task.queue, task.attempt, task.lease, *times, payload)
 
     def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes, limits: tuple[int, int]) -> TaskState | int:
         """`limits`: the most events of a task that are kept, and their most bytes."""
