@@ -12,8 +12,9 @@ import logging
 import random
 from collections.abc import Awaitable
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+import msgspec
 import orjson
 
 from broker import values
@@ -68,25 +69,23 @@ End = Completion | Deferred | Failure | Stop
 """What became of an attempt here."""
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One claimed task while it is here. The handler's `Task` is bound to it, and it takes the answer to its end."""
 
-    is_abandoned = False
+    is_abandoned: ClassVar[bool] = False
     """Its end is stored whatever happens here meanwhile."""
 
-    runner: asyncio.Task[None]
+    claimed: Claimed
+    lane: Lane
+    executor: Executor
+    started: float
+    ends_at: float
+    runner: asyncio.Task[None] = None  # type: ignore[assignment]  # there is one before anybody else knows of it
     stop: Stop | None = None
     end: End | None = None
-    seconds = 0.0
-    is_running = False
-    lease_was_lost = False
-
-    def __init__(self, claimed: Claimed, lane: Lane, executor: Executor, started: float) -> None:
-        self.claimed = claimed
-        self.lane = lane
-        self.started = started
-        self.ends_at = started + lane.handler.timeout_s
-        self._executor = executor
+    seconds: float = 0.0
+    is_running: bool = False
+    lease_was_lost: bool = False
 
     def halt(self, reason: Stop) -> None:
         """Stops the handler: an `async def` is cancelled, a plain `def` sees `task.cancelled`."""
@@ -99,7 +98,7 @@ class Attempt:
     async def renew(self, progress: bytes = values.ABSENT) -> None:
         """Extends the lease, or stops the handler when the task is no longer its own."""
         try:
-            state = await self._executor.extend(self.claimed, progress)
+            state = await self.executor.extend(self.claimed, progress)
         except (LeaseLostError, TaskNotFoundError) as gone:
             self.note(gone)
             self.halt(Stop.ENDED)
@@ -117,14 +116,14 @@ class Attempt:
     def succeed(self, reply: Reply) -> None:
         """The store has answered."""
         if is_changed(reply):
-            self._executor.leave(self, "succeeded")
+            self.executor.leave(self, "succeeded")
         else:
             # Asked again, it says so to the one way on which all that is unusual is told.
-            self._executor.settle_on(self)
+            self.executor.settle_on(self)
 
     def fail(self, error: Exception) -> None:
         """The store cannot be asked, or refuses."""
-        self._executor.settle_on(self, error)
+        self.executor.settle_on(self, error)
 
     # TaskActions
 
@@ -134,7 +133,7 @@ class Attempt:
 
     async def report_progress(self, task: Task, value: Any) -> None:
         """See `Task.progress`."""
-        await self.renew(self._executor.dump(value, "progress"))
+        await self.renew(self.executor.dump(value, "progress"))
 
     def is_cancelled(self, task: Task) -> bool:
         """Whether the handler should stop: the task was ended, or this worker goes."""
@@ -157,6 +156,7 @@ class Executor:
         self._max_bytes = settings.max_body_bytes
         # Of the loop that is known: asking Python 3.11 for the running one is a system call.
         self._loop = asyncio.get_running_loop()
+        self._has_task_factory = self._loop.get_task_factory() is not None
         # By lease: after a stall, a task may be claimed again here before its first attempt is known to be lost.
         self._attempts: dict[str, Attempt] = {}
         self._on_idle: list[asyncio.Future[None]] = []
@@ -171,10 +171,16 @@ class Executor:
 
     def start(self, claimed: Claimed, lane: Lane) -> None:
         """Starts an attempt, which frees its slot of the lane at its end; if this raises, there is no attempt."""
-        attempt = Attempt(claimed, lane, self, self._loop.time())
-        if attempt.ends_at < self._next_look:
-            self._look_at(attempt.ends_at)
-        attempt.runner = self._loop.create_task(self._run(attempt), name=claimed.uuid)
+        now = self._loop.time()
+        ends_at = now + lane.handler.timeout_s
+        if ends_at < self._next_look:
+            self._look_at(ends_at)
+        attempt = Attempt(claimed, lane, self, now, ends_at)
+        if self._has_task_factory:
+            attempt.runner = self._loop.create_task(self._run(attempt), name=claimed.uuid)
+        else:
+            # The same, but for a default name that uvloop has made for each task before it gives it its own.
+            attempt.runner = asyncio.Task(self._run(attempt), loop=self._loop, name=claimed.uuid)
         self._attempts[claimed.lease] = attempt
 
     def leave(self, attempt: Attempt, outcome: str) -> None:
