@@ -132,11 +132,12 @@ class Claimer:
         """Starts what was claimed."""
         asked, self._asked = self._asked, []
         self._measures.claims += 1
+        now = self._loop.time()
         try:
             for claimed in claims.tasks:
                 try:
                     lane = self._lanes[claimed.queue]
-                    self._executor.start(claimed, lane)
+                    self._executor.start(claimed, lane, now)
                     lane.take()
                 except Exception:
                     # A defect of one must not keep the others from their start.

@@ -175,9 +175,14 @@ class Executor:
         """Attempts that are here now."""
         return len(self._attempts)
 
-    def start(self, claimed: Claimed, lane: Lane) -> None:
-        """Starts an attempt, which frees its slot of the lane at its end; if this raises, there is no attempt."""
-        now = self._loop.time()
+    def start(self, claimed: Claimed, lane: Lane, now: float) -> None:
+        """Starts an attempt, which frees its slot of the lane at its end; if this raises, there is no attempt.
+
+        Args:
+            claimed: The task.
+            lane: Its handler's.
+            now: The loop's time.
+        """
         ends_at = now + lane.handler.timeout_s
         if ends_at < self._next_look:
             self._look_at(ends_at)

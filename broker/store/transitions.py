@@ -33,7 +33,7 @@ MOST_LIMITED: Final = 1_000
 """Queues that have limits: these are never forgotten, and names are their callers' choice."""
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """One claimed attempt. `document`: the task JSON, where asked for.
 
     Times are milliseconds of the server's clock. They stay text until somebody asks for one: a worker that runs a task

@@ -66,7 +66,7 @@ class Runs:
     def __init__(self) -> None:
         self.started: list[str] = []
 
-    def start(self, task: Claimed, _lane: Lane) -> None:
+    def start(self, task: Claimed, _lane: Lane, _now: float) -> None:
         if task.uuid == "defect":
             raise RuntimeError("a defect")
         self.started.append(task.uuid)

@@ -51,7 +51,7 @@ class Bench:
         lane = Lane(handler, 4, on_place=self._note_free)
         self.lanes.append(lane)
         lane.take()
-        self.executor.start(task or claimed(), lane)
+        self.executor.start(task or claimed(), lane, asyncio.get_running_loop().time())
 
     async def run(self, function: Callable[..., Any], task: Claimed | None = None, *, timeout_s: float = 20) -> Call:
         """Runs one attempt to its end and gives the one thing that was reported."""
