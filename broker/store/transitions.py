@@ -460,14 +460,18 @@ def _forget_outcome(future: asyncio.Future[Reply]) -> None:
 
 
 def _read_claims(reply: Reply) -> Claims:
-    again_ms = {row[0].decode(): int(row[1]) for row in reply if type(row) is list}
-    return Claims([_read_claimed(text) for text in reply if type(text) is bytes], again_ms)
-
-
-def _read_claimed(text: bytes) -> Claimed:
-    # One text is made of all that is short: values may be long, and stay bytes.
-    told, payload, document = text.rsplit(b"\x1f", 2)
-    uuid, queue, attempt, lease, lease_end, created, expires = told.decode().split("\x1f")
-    # Most attempts are the first, and a number that is read takes 1,400 instructions.
-    number = 1 if attempt == "1" else int(attempt)
-    return Claimed(uuid, queue, number, lease, lease_end, created, expires, payload or None, document or None)
+    tasks: list[Claimed] = []
+    again_ms: dict[str, int] = {}
+    for row in reply:
+        if type(row) is bytes:
+            # One text is made of all that is short: values may be long, and stay bytes.
+            told, payload, document = row.rsplit(b"\x1f", 2)
+            uuid, queue, attempt, lease, lease_end, created, expires = told.decode().split("\x1f")
+            # Most attempts are the first, and a number that is read takes 1,200 instructions.
+            number = 1 if attempt == "1" else int(attempt)
+            tasks.append(
+                Claimed(uuid, queue, number, lease, lease_end, created, expires, payload or None, document or None)
+            )
+        elif type(row) is list:
+            again_ms[row[0].decode()] = int(row[1])
+    return Claims(tasks, again_ms)
