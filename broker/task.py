@@ -20,10 +20,12 @@ class TaskState(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the task has ended; a terminal state never changes again."""
-        return not TRANSITIONS[self]
+    is_terminal: bool
+    """Whether the task has ended; a terminal state never changes again."""
+
+    def __init__(self, value: str) -> None:
+        # No property: every answer asks several times.
+        self.is_terminal = value not in ("pending", "running")
 
 
 _TERMINAL: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED})

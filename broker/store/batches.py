@@ -29,7 +29,9 @@ class _Joined:
         return all(receiver.is_abandoned for receiver in self._receivers)
 
     def succeed(self, reply: Reply) -> None:
-        """Hands out the answers."""
+        """Hands out the answers; a number is the answer to each."""
+        if type(reply) is int:
+            reply = [reply] * len(self._receivers)
         if not isinstance(reply, list) or len(reply) != len(self._receivers):
             self.fail(StoreError("Redis gave another number of answers than it was asked questions."))
             return

@@ -52,7 +52,8 @@ def create_command(new: NewTask, *, wants_document: bool) -> Command:
         *(new.queue, new.priority, new.delay_ms, new.expires_ms, new.retention_ms, new.max_attempts),
         *(new.uuid_is_chosen, wants_document, new.idempotency),
     )
-    arguments = (new.uuid, new.payload, new.fingerprint, new.seal, _terms_encoder.encode(terms))
+    texts = b"%b%b\0" % (f"{new.seal}\0{new.fingerprint}\0".encode(), new.payload)
+    arguments = (new.uuid, _terms_encoder.encode(terms), texts)
     # A second run attaches to what the first one made.
     return Command(arguments, repeatable=True, batch=_create_batch(new.most_pending, new.drops_oldest))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import pkgutil
 import re
+import struct
 from collections.abc import Mapping
 from functools import cache, cached_property
 from textwrap import indent
@@ -51,6 +52,8 @@ _RECORD_PARTS: Final[Mapping[str, str]] = {
 """The parts of a task's record in their order, each as Lua's `struct` writes it. A new one goes to the end."""
 RECORD_FIELDS: Final = tuple(_RECORD_PARTS)
 RECORD_LAYOUT: Final = "<" + "".join(_RECORD_PARTS.values())
+CLAIM_NUMBERS: Final = struct.Struct("<Iddd")
+"""The numbers of a claim's answer: attempt; lease end, created and expires in ms."""
 CREATE_TERMS: Final = (
     *("queue", "priority", "delay", "ttl", "retention", "max_attempts"),
     *("is_chosen", "wants_document", "idempotency"),
@@ -104,6 +107,7 @@ _LITERALS: Final[Mapping[str, str]] = {
     **{code.name: str(code.value) for code in Code},
     "RECORD_LENGTH": str(len(RECORD_FIELDS)),
     "RECORD_LAYOUT": f"'{RECORD_LAYOUT}'",
+    "CLAIM_NUMBERS": "'<I4ddd'",
 }
 
 

@@ -36,17 +36,17 @@ MOST_LIMITED: Final = 1_000
 class Claimed(msgspec.Struct, frozen=True, gc=False):
     """One claimed attempt. `document`: the task JSON, where asked for.
 
-    Times are milliseconds of the server's clock. They stay text until somebody asks for one: a worker that runs a task
-    needs none, and three numbers more took it 4,000 instructions.
+    Times are milliseconds of the server's clock, as the script writes them. They become whole numbers when somebody
+    asks for one, which a worker that runs a task does not.
     """
 
     uuid: str
     queue: str
     attempt: int
     lease: str
-    lease_end: str
-    created: str
-    expires: str
+    lease_end: float
+    created: float
+    expires: float
     payload: bytes | None
     document: bytes | None = None
 
@@ -94,6 +94,8 @@ class ClaimWish(msgspec.Struct, frozen=True):
 _CHANGED: Final = int(Code.CHANGED)
 _CONFIRMED: Final = Command(("PING",), repeatable=True)
 """Its reply is given when replicas confirm."""
+_numbers_of: Final = scripts.CLAIM_NUMBERS.unpack_from
+_NUMBERS_SIZE: Final = scripts.CLAIM_NUMBERS.size
 _FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
 
 
@@ -420,8 +422,9 @@ def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
 
 def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
     # The worst that a second run can do is to tell the one who changed it that it was so already.
-    arguments = (uuid, completion.state._value_, completion.result, completion.error, lease, flag(wants_document))
-    return Command(arguments, repeatable=True, batch=_FINISH_BATCH)
+    head = f"{completion.state._value_}\0{lease}\0{flag(wants_document)}\0".encode()
+    end = b"%b%b\0%b\0" % (head, completion.result, completion.error)
+    return Command((uuid, end), repeatable=True, batch=_FINISH_BATCH)
 
 
 def _requeue(release: Release, *, wants_document: bool = True) -> Command:
@@ -464,13 +467,12 @@ def _read_claims(reply: Reply) -> Claims:
     again_ms: dict[str, int] = {}
     for row in reply:
         if type(row) is bytes:
+            attempt, lease_end, created, expires = _numbers_of(row)
             # One text is made of all that is short: values may be long, and stay bytes.
-            told, payload, document = row.rsplit(b"\x1f", 2)
-            uuid, queue, attempt, lease, lease_end, created, expires = told.decode().split("\x1f")
-            # Most attempts are the first, and a number that is read takes 1,200 instructions.
-            number = 1 if attempt == "1" else int(attempt)
+            told, payload, document = row[_NUMBERS_SIZE:].rsplit(b"\x1f", 2)
+            uuid, queue, lease = told.decode().split("\x1f")
             tasks.append(
-                Claimed(uuid, queue, number, lease, lease_end, created, expires, payload or None, document or None)
+                Claimed(uuid, queue, attempt, lease, lease_end, created, expires, payload or None, document or None)
             )
         elif type(row) is list:
             again_ms[row[0].decode()] = int(row[1])

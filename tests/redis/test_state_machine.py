@@ -101,8 +101,8 @@ DEFECTS: Final = {
     "a worker is not told": (scripts.FINISH_TASKS, "worker ~= '' and not by_worker", "false"),
     "a returned task goes to the end": (
         scripts.REQUEUE_TASK,
-        " + record.seq)",
-        " + redis.call('INCRBY', SEQUENCE, 100))",
+        "integer(record.seq - ",
+        "integer(redis.call('INCRBY', SEQUENCE, 100) - ",
     ),
     "a given back attempt counts": (scripts.REQUEUE_TASK, "(failed and 0 or 1)", "0"),
     "an index is left behind": (scripts.SWEEP_EXPIRED, "unindex(DELAYED, uuid)", ""),
@@ -132,7 +132,7 @@ DEFECTS: Final = {
     ),
     "a full queue takes one more": (scripts.CREATE_TASKS, "pending >= most", "pending > most"),
     "delayed tasks are not limited": (scripts.CREATE_TASKS, "(known[1] or 0)", "0"),
-    "a more urgent task is dropped": (scripts.CREATE_TASKS, "priority < 9 - band", "false"),
+    "a more urgent task is dropped": (scripts.CREATE_TASKS, "priority < lowest", "false"),
     "the newest is dropped": (
         scripts.CREATE_TASKS,
         "'+inf', 'LIMIT', 0, 1)[1]",

@@ -96,7 +96,7 @@ class FakeTransitions:
 
 def claimed(uuid: str = "t", *, lease: str = "1.x", attempt: int = 1, payload: bytes | None = None) -> Claimed:
     """A claimed task."""
-    return Claimed(uuid, "q", attempt, lease, "0", "0", "0", payload)
+    return Claimed(uuid, "q", attempt, lease, 0, 0, 0, payload)
 
 
 def error_of(completion: Completion) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class ModelTask:
     @property
     def place(self) -> Score:
         """Priority first, then age."""
-        return (9 - self.new.priority) * PRIORITY_STEP + self.seq
+        return self.seq - self.new.priority * PRIORITY_STEP
 
     def is_request(self, new: NewTask) -> bool:
         return (self.queue, self.new.fingerprint) == (new.queue, new.fingerprint)
@@ -395,8 +395,9 @@ class Model:
         task.max_attempts = task.max_attempts or max_attempts
         task.is_limited = self.limits.get(task.queue, LimitsRequest()).max_running is not None
         payload = task.new.payload or None
-        times = (str(task.lease_end), str(task.created), str(task.expires))
-        return Claimed(task.uuid, task.queue, task.attempt, task.lease, *times, payload)
+        return Claimed(
+            task.uuid, task.queue, task.attempt, task.lease, task.lease_end, task.created, task.expires, payload
+        )
 
     def extend(self, uuid: str, lease: str, lease_ms: int, progress: bytes, limits: tuple[int, int]) -> TaskState | int:
         """`limits`: the most events of a task that are kept, and their most bytes."""

@@ -26,7 +26,7 @@ MOST_HELD = 200
 
 
 def task(uuid: str, queue: str = "q") -> Claimed:
-    return Claimed(uuid, queue, 1, f"1.{uuid}", "0", "0", "0", None, b"{}")
+    return Claimed(uuid, queue, 1, f"1.{uuid}", 0, 0, 0, None, b"{}")
 
 
 class Store:

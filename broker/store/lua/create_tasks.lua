@@ -5,15 +5,15 @@
 --
 -- KEYS[1]   the index of all tasks
 -- ARGV      1 most pending tasks of a queue   2 "1" when a full queue drops its oldest
---           then for each task: 1 uuid   2 payload (JSON text, "" when absent)   3 payload fingerprint   4 seal
---           5 terms, as `read_terms` gives them
+--           then for each task: 1 uuid   2 terms, as `read_terms` gives them   3 its texts, each with a zero byte at its
+--           end: seal, payload fingerprint, payload (JSON text, "" when absent)
 -- returns   for each task: created ms, or {CREATED, created ms, task JSON} where that is asked for,
 --           {ATTACHED, uuid, seal, state, attempt, created ms, expires ms, task JSON if asked for},
 --           or {CONFLICT | MISMATCH | FULL | BROKEN, uuid or reason}
 --
 -- @include clock record read_ahead every admit register values each changes
 local most_pending, drops_oldest = tonumber(ARGV[1]), ARGV[2] == '1'
-local now, most_new = now_ms(), (#ARGV - 2) / 5
+local now, most_new = now_ms(), (#ARGV - 2) / 3
 
 -- Terms are all that a create asks for beside its payload: queue, priority (0-9), delay, ttl and retention (ms),
 -- max_attempts (nil for the handler's), is_chosen (the caller chose the uuid), wants_document (the answer should carry the
@@ -78,8 +78,8 @@ local function answer_of_uuid(uuid, record, terms, fingerprint)
 end
 
 local function create(start)
-  local uuid, payload, fingerprint, seal, text = unpack(ARGV, start, start + 4)
-  local terms = read_terms(text)
+  local uuid, terms = ARGV[start], read_terms(ARGV[start + 1])
+  local seal, fingerprint, payload = struct.unpack('sss', ARGV[start + 2])
   local answer = terms.idempotency and answer_of_key(uuid, terms, fingerprint)
   if answer then
     return answer
@@ -103,7 +103,7 @@ local function create(start)
   return terms.wants_document and { CREATED, now, document(uuid, record) } or now
 end
 
-read_ahead(every(ARGV, 3, 5))
-local answers = each(3, 5, create)
+read_ahead(every(ARGV, 3, 3))
+local answers = each(3, 3, create)
 write_changes()
 return answers

@@ -11,10 +11,10 @@ local now = now_ms()
 
 local function oldest(queue)
   local found, age
-  for band = 0, 9 do
-    local first = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(band * PRIORITY_STEP),
-      '(' .. integer((band + 1) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
-    local seq = first[2] and first[2] - band * PRIORITY_STEP
+  for priority = 0, 9 do
+    local first = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(-priority * PRIORITY_STEP),
+      '(' .. integer((1 - priority) * PRIORITY_STEP), 'WITHSCORES', 'LIMIT', 0, 1)
+    local seq = first[2] and first[2] + priority * PRIORITY_STEP
     if seq and (not age or seq < age) then
       found, age = first[1], seq
     end

@@ -11,12 +11,12 @@ from typing import Any, Final, NamedTuple
 
 from broker_services.api.answers import Answer
 from broker_services.api.direct import DirectCall, Line
-from broker_services.api.known_head import KnownHead, RequestLine, known_head, read_line
+from broker_services.api.known_head import KnownHead, known_head, read_line
 from broker_services.api.protocol import BoundedProtocol, HeadBounds
 from broker_services.api.request_head import by_name
 from broker_services.api.small_reads import SmallReads
 from broker_services.api.whole_answer import rendered
-from broker_services.api.whole_request import WholeRequest
+from broker_services.api.whole_request import RequestLine, WholeRequest
 
 Begin = Callable[[Line, WholeRequest], DirectCall | None]
 
@@ -103,7 +103,8 @@ class DirectProtocol(BoundedProtocol):
         """A request is complete."""
         if self._line is not None:
             headers, body = by_name(self.headers), b"".join(self._parts)
-            if self._begin(WholeRequest(*self._line, headers, body=body)):
+            line = self._line
+            if self._begin(WholeRequest(line.method, line.path, line.query, headers, body=body)):
                 self._line, self._parts = None, []
                 self._is_in_message = False
                 self._known = known_head(self._fresh, headers, body)
@@ -122,7 +123,7 @@ class DirectProtocol(BoundedProtocol):
             # Whether such a connection is kept is said by other headers.
             return None
         line = read_line(b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url))
-        if line is None or line[1] not in self._direct.paths or not self._may_begin():
+        if line is None or line.path not in self._direct.paths or not self._may_begin():
             return None
         is_special = self.expect_100_continue or self.parser.should_upgrade() or not self.parser.should_keep_alive()
         return None if is_special else line

@@ -7,30 +7,37 @@ say is what llhttp made of the very same bytes, so nothing is understood in anot
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import re
+from typing import Final
 
-from broker_services.api.whole_request import WholeRequest
+import msgspec
 
-# Methods with nothing special about their heads.
-_METHODS: Final = {b"GET": "GET", b"POST": "POST"}
+from broker_services.api.whole_request import RequestLine, WholeRequest
+
+# Of methods with nothing special about their heads, with a path that needs no unquoting, and a query without what a
+# parser would refuse or take for something else, such as a fragment.
+_plain_line = re.compile(rb"(GET|POST) (/[A-Za-z]+)(?:\?([!\"$-~]*))? HTTP/1\.1")
 # The way in which the body comes, or the connection, is another one after these.
 _SPECIAL: Final = frozenset({b"expect", b"te", b"transfer-encoding", b"upgrade"})
 _KEEP_ALIVE: Final = b"keep-alive"
 
 
-RequestLine = tuple[str, str, bytes]
-"""Method, path and query of a request whose path needs no unquoting."""
+MOST_LINE_BYTES: Final = 1_024
+"""A longer request line is not remembered: connections that wait for their next request are many."""
 
 
-class KnownHead(NamedTuple):
-    """What is remembered of a head.
+class KnownHead(msgspec.Struct, eq=False):
+    """What is remembered of the last request on a connection.
 
-    `tail`: what follows the request line, up to the body. `headers`: what it says, by lower-case name.
+    `tail`: what followed its request line, up to the body. `headers`: what that says, by lower-case name. `line_text`
+    and `line`: the last request line that was short enough, which clients that poll send again, too.
     """
 
     tail: bytes
     headers: dict[bytes, bytes]
     body_bytes: int
+    line_text: bytes = b""
+    line: RequestLine | None = None
 
     def request(self, data: bytes) -> WholeRequest | None:
         """The request, if `data` is exactly one that has this head."""
@@ -38,28 +45,28 @@ class KnownHead(NamedTuple):
         body_start = line_end + len(self.tail)
         if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
             return None
-        line = read_line(data[:line_end])
-        if line is None:
-            return None
-        method, path, query = line
-        return WholeRequest(method, path, query, self.headers, body=data[body_start:])
+        text = data[:line_end]
+        line = self.line
+        if line is None or text != self.line_text:
+            line = read_line(text)
+            if line is None:
+                return None
+            self.remember(text, line)
+        return WholeRequest(line.method, line.path, line.query, self.headers, body=data[body_start:], line=line)
+
+    def remember(self, line_text: bytes, line: RequestLine) -> None:
+        """Keeps a request line for the next request, unless it is a long one."""
+        if len(line_text) <= MOST_LINE_BYTES:
+            self.line_text, self.line = line_text, line
 
 
 def read_line(line: bytes) -> RequestLine | None:
     """A request line, if it is a plain one."""
-    words = line.split(b" ")
-    if len(words) != 3 or words[2] != b"HTTP/1.1":
+    found = _plain_line.fullmatch(line)
+    if found is None:
         return None
-    method = _METHODS.get(words[0])
-    path, _, query = words[1].partition(b"?")
-    if method is None or path[:1] != b"/" or not path[1:].isalpha() or not _is_plain(query):
-        return None
-    return method, path.decode("ascii"), query
-
-
-def _is_plain(query: bytes) -> bool:
-    """Whether it holds nothing that a parser would refuse or take for something else, such as a fragment."""
-    return query.isascii() and b"#" not in query and query.decode("ascii").isprintable()
+    method, path, query = found.groups(b"")
+    return RequestLine(method.decode(), path.decode(), query)
 
 
 def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHead | None:
@@ -73,6 +80,9 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     line_end = data.find(b"\r\n")
     head_end = data.find(b"\r\n\r\n", line_end) + 4
     is_usual = _SPECIAL.isdisjoint(headers) and headers.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
-    if not is_usual or read_line(data[:line_end]) is None or head_end + len(body) != len(data):
+    line = read_line(data[:line_end])
+    if not is_usual or line is None or head_end + len(body) != len(data):
         return None
-    return KnownHead(data[line_end:head_end], headers, len(body))
+    known = KnownHead(data[line_end:head_end], headers, len(body))
+    known.remember(data[:line_end], line)
+    return known

@@ -17,28 +17,32 @@ class Language(IntEnum):
     CHINESE = 1
 
 
-_STATES: Final[Mapping[TaskState, tuple[str, str]]] = {
-    TaskState.PENDING: ("in progress", "进行中"),
-    TaskState.RUNNING: ("in progress", "进行中"),
-    TaskState.SUCCEEDED: ("completed", "已完成"),
-    TaskState.FAILED: ("failed", "失败"),
-    TaskState.CANCELLED: ("cancelled", "已取消"),
-    TaskState.EXPIRED: ("timed out", "已超时"),
+def _encoded(*words: str) -> tuple[bytes, ...]:
+    return tuple(word.encode() for word in words)
+
+
+_STATES: Final[Mapping[TaskState, tuple[bytes, ...]]] = {
+    TaskState.PENDING: _encoded("in progress", "进行中"),
+    TaskState.RUNNING: _encoded("in progress", "进行中"),
+    TaskState.SUCCEEDED: _encoded("completed", "已完成"),
+    TaskState.FAILED: _encoded("failed", "失败"),
+    TaskState.CANCELLED: _encoded("cancelled", "已取消"),
+    TaskState.EXPIRED: _encoded("timed out", "已超时"),
 }
-_REPEATED: Final = ("already completed, nothing to set again", "已完成，无需再次设置")
+_REPEATED: Final = _encoded("already completed, nothing to set again", "已完成，无需再次设置")
 _UNKNOWN: Final = (
     "There is no task of this uuid: it was never created, or its record is no longer kept.",
     "未查询到任务",
 )
 
 
-def state_message(state: TaskState, language: Language) -> str:
-    """For a task in `state`."""
+def state_message(state: TaskState, language: Language) -> bytes:
+    """For a task in `state`, as it stands in JSON."""
     return _STATES[state][language]
 
 
-def repeated_message(language: Language) -> str:
-    """For a completion that repeats what has happened already."""
+def repeated_message(language: Language) -> bytes:
+    """For a completion that repeats what has happened already, as it stands in JSON."""
     return _REPEATED[language]
 
 

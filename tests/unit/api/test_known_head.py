@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker_services.api.known_head import KnownHead, known_head, read_line
+from broker.errors import InvalidRequestError
+from broker.requests import CreateRequest
+from broker_services.api.known_head import MOST_LINE_BYTES, KnownHead, known_head, read_line
 
 GET = b"GET /createTask?queue=a HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n"
 POST = b"POST /createTask HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
@@ -102,8 +104,52 @@ def test_only_plain_lines_are_read_here(line: bytes) -> None:
 
 
 def test_a_query_comes_as_it_was_sent() -> None:
-    assert read_line(b"GET /a?x=%22y%22&z=/?:@!$'()*+,;[] HTTP/1.1") == (
-        "GET",
-        "/a",
-        b"x=%22y%22&z=/?:@!$'()*+,;[]",
-    )
+    line = read_line(b"GET /a?x=%22y%22&z=/?:@!$'()*+,;[] HTTP/1.1")
+    assert line is not None
+    assert (line.method, line.path, line.query) == ("GET", "/a", b"x=%22y%22&z=/?:@!$'()*+,;[]")
+
+
+# What a query asks for
+
+
+def asked(known: KnownHead, data: bytes) -> CreateRequest:
+    request = known.request(data)
+    assert request is not None
+    return request.read_line(CreateRequest)
+
+
+def test_a_query_that_comes_again_is_read_once() -> None:
+    known = of_get()
+    first = asked(known, GET)
+    assert first.queue == "a"
+    assert asked(known, GET) is first
+
+
+def test_another_query_is_read_anew() -> None:
+    known = of_get()
+    for queue in ("a", "b", "a", "c", "c"):
+        assert asked(known, GET.replace(b"queue=a", b"queue=%s" % queue.encode())).queue == queue
+
+
+def test_a_query_that_cannot_be_read_is_refused_each_time() -> None:
+    known = of_get()
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match="`queue`"):
+            asked(known, GET.replace(b"queue=a", b"queue=-"))
+
+
+def test_a_long_line_is_not_kept() -> None:
+    known = of_get()
+    data = GET.replace(b"queue=a", b"queue=a&payload=%s" % (b"1" * MOST_LINE_BYTES))
+    first = asked(known, data)
+    assert first == asked(known, data)
+    assert asked(known, data) is not first
+    assert known.line_text == GET.partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("size", [1, MOST_LINE_BYTES])
+def test_the_line_before_does_not_stand_for_none(size: int) -> None:
+    data = GET.replace(b"queue=a", b"queue=a&payload=%s" % (b"1" * size))
+    known = known_head(data, HEADERS, b"")
+    assert known is not None
+    assert known.request(known.tail) is None

@@ -46,7 +46,7 @@ def test_a_very_long_header_is_not_read_to_its_end() -> None:
 @pytest.mark.parametrize("language", Language)
 @pytest.mark.parametrize("state", TaskState)
 def test_every_state_has_a_message_that_needs_no_escape(state: TaskState, language: Language) -> None:
-    message = state_message(state, language)
+    message = state_message(state, language).decode()
 
     assert message
     assert not set(message) & set('"\\')
@@ -54,4 +54,4 @@ def test_every_state_has_a_message_that_needs_no_escape(state: TaskState, langua
 
 @pytest.mark.parametrize("language", Language)
 def test_the_other_messages_need_no_escape_either(language: Language) -> None:
-    assert not set(repeated_message(language) + unknown_task(language)) & set('"\\')
+    assert not set(repeated_message(language).decode() + unknown_task(language)) & set('"\\')

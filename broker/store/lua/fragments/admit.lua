@@ -14,11 +14,11 @@ local function drop_some(queue, priority, excess, now)
     if #last == 0 then
       return false
     end
-    local band = math.floor(last[2] / PRIORITY_STEP)
-    if priority < 9 - band then
+    local lowest = -math.floor(last[2] / PRIORITY_STEP)
+    if priority < lowest then
       return false
     end
-    local uuid = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(band * PRIORITY_STEP), '+inf', 'LIMIT', 0, 1)[1]
+    local uuid = redis.call('ZRANGEBYSCORE', PENDING .. queue, integer(-lowest * PRIORITY_STEP), '+inf', 'LIMIT', 0, 1)[1]
     local record = read_record(uuid)
     if not record or record.state ~= 'pending' then
       unindex(PENDING .. queue, uuid)

@@ -8,8 +8,8 @@ local function render_task(opening, uuid, record, values)
   local started, finished, retry_of = record.started, record.finished, record.retry_of
   return opening .. '"uuid":"' .. uuid .. '","queue":"' .. record.queue .. '","state":"' .. record.state .. '"' .. values
     .. ',"attempt":' .. integer(record.attempt) .. ',"created_at":"' .. rfc3339(record.created)
-    .. (started > 0 and '","started_at":"' .. rfc3339(started) or '')
-    .. (finished > 0 and '","finished_at":"' .. rfc3339(finished) or '')
+    .. (started > 0 and '","started_at":"' or '') .. (started > 0 and rfc3339(started) or '')
+    .. (finished > 0 and '","finished_at":"' or '') .. (finished > 0 and rfc3339(finished) or '')
     .. '","expires_at":"' .. rfc3339(record.expires)
     .. (retry_of ~= '' and '","retry_of":"' .. retry_of .. '"}' or '"}')
 end

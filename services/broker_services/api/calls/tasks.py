@@ -51,7 +51,7 @@ async def create_task(api: Api, request: HttpRequest) -> Answer:
     creating = api.broker.exclusive if asked.exclusive else api.broker.holding
     with watched(api, request, wait):
         task = await creating.create(new, wait)
-    return _told_created(api, request, task, applied)
+    return created_answer(api, request, "createTask", task, applied)
 
 
 def begin_create(api: Api, call: DirectCall) -> bool:
@@ -66,7 +66,9 @@ def begin_create(api: Api, call: DirectCall) -> bool:
         _create_at_once(api, call, new, applied)
         return True
     request.is_held = True
-    _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied).hold()
+    held = _HeldCreate(api, call, api.broker.holding.begin(new, wait), applied)
+    call.on_lost = held.leave
+    held.creation.waiter.call_when_settled(held.settled)
     return True
 
 
@@ -74,48 +76,45 @@ def _create_at_once(api: Api, call: DirectCall, new: NewTask, applied: list[Head
     """Answers with the task as the create has found it."""
 
     def answer(reply: Reply) -> Answer:
-        return _told_created(api, call.request, as_stored(read_created(reply, new), new.queue), applied)
+        return created_answer(api, call.request, "createTask", as_stored(read_created(reply, new), new.queue), applied)
 
     api.broker.transitions.hand_create(new, AnsweredByReply(call, answer))
 
 
 class _HeldCreate(msgspec.Struct, eq=False):
-    """A call that is held until the task it has created or found has ended."""
+    """A call that is held until the task it has created or found has ended, its wait is over, or its caller leaves."""
 
     api: Api
     call: DirectCall
     creation: Creation
     applied: list[Header]
 
-    def hold(self) -> None:
-        """Ends when the wait is over, or when the caller leaves."""
-        self.call.on_lost = self._leave
-        self.creation.waiter.call_when_settled(self._settled)
-
-    def _settled(self) -> None:
+    def settled(self) -> None:
         """By an outcome, which is answered; else whoever says "not yet" looks once more, and that takes a task."""
         task = self.creation.waiter.result
         if task is None:
             self.call.go_on(self._look)
         else:
-            self._leave()
-            self.call.answer_with(_told_created, self.api, self.call.request, task, self.applied)
+            self.leave()
+            try:
+                answer = created_answer(self.api, self.call.request, "createTask", task, self.applied)
+            except Exception as error:
+                self.call.refuse(error)
+            else:
+                self.call.answer(answer)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Holds it no longer."""
         self.api.broker.holding.leave(self.creation)
 
     async def _look(self) -> Answer:
         task = await self.api.broker.holding.end_of(self.creation)
-        return _told_created(self.api, self.call.request, task, self.applied)
+        return created_answer(self.api, self.call.request, "createTask", task, self.applied)
 
 
-def _told_created(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
-    api.measures.told("createTask", task.queue, task.state)
-    return created_answer(api, request, task, headers)
-
-
-def created_answer(api: Api, request: RequestHead, task: StoredTask, headers: list[Header]) -> Answer:
-    """200 for a task that has ended; 202 for one that goes on, and where to ask for it."""
+def created_answer(api: Api, request: RequestHead, operation: str, task: StoredTask, headers: list[Header]) -> Answer:
+    """200 for a task that has ended, counted for the operation; 202 for one that goes on, and where to ask for it."""
+    api.measures.told(operation, task.queue, task.state)
     body = task_body(task.document, task.uuid, task.state, request.language)
     if task.state.is_terminal:
         return Answer(200, body, headers)
@@ -143,7 +142,7 @@ def begin_query(api: Api, call: DirectCall) -> bool:
     request = call.request
     if asks_several(request):
         return False
-    asked = request.read_query(QueryRequest)
+    asked = request.read_line(QueryRequest)
     wait, applied = api.wait_s(request, asked.wait, 0.0)
     if wait > 0:
         return False

@@ -40,8 +40,7 @@ async def async_upload(api: Api, request: HttpRequest) -> Answer:
     task = await _create(api, request, _new(api, uuid, upload), wait)
     if _was_dropped(task):
         await api.uploads.remove(uuid)
-    api.measures.told("asyncUpload", task.queue, task.state)
-    return created_answer(api, request, task, applied)
+    return created_answer(api, request, "asyncUpload", task, applied)
 
 
 def _new(api: Api, uuid: str, upload: Upload) -> NewTask:
