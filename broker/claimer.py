@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -65,13 +65,15 @@ class Claimer:
         self._pause: asyncio.TimerHandle | None = None
         self._at_rest: asyncio.Future[None] | None = None
 
-    def hear(self, queue: str) -> None:
-        """A bell has rung."""
-        self._measures.bells_heard += 1
-        lane = self._lanes[queue]
-        lane.hear()
-        if not (lane.free and self._is_due):
-            self.ring(lane)
+    def hear(self, queues: Collection[str], bells: int = 1) -> None:
+        """The bells of these queues have rung, so many in all."""
+        self._measures.bells_heard += bells
+        for queue in queues:
+            lane = self._lanes[queue]
+            lane.hear()
+            if not lane.free:
+                self._on_full(queue)
+        self.ask()
 
     def ask_unrung(self, queue: str) -> int:
         """No bell has rung, but one may have been lost; gives the number of those that were, before."""
@@ -89,8 +91,7 @@ class Claimer:
             self._on_full(lane.handler.queue)
 
     def ask_soon(self) -> None:
-        """Asks at the end of this turn of the loop: all bells have been heard by then that came with the first, and all
-        slots are free that one reply frees."""
+        """Asks at the end of this turn of the loop: all slots are free by then that one reply frees."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._ask_due)
@@ -131,11 +132,12 @@ class Claimer:
         """Starts what was claimed."""
         asked, self._asked = self._asked, []
         self._measures.claims += 1
+        now = self._loop.time()
         try:
             for claimed in claims.tasks:
                 try:
                     lane = self._lanes[claimed.queue]
-                    self._executor.start(claimed, lane)
+                    self._executor.start(claimed, lane, now)
                     lane.take()
                 except Exception:
                     # A defect of one must not keep the others from their start.

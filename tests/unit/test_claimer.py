@@ -66,7 +66,7 @@ class Runs:
     def __init__(self) -> None:
         self.started: list[str] = []
 
-    def start(self, task: Claimed, _lane: Lane) -> None:
+    def start(self, task: Claimed, _lane: Lane, _now: float) -> None:
         if task.uuid == "defect":
             raise RuntimeError("a defect")
         self.started.append(task.uuid)
@@ -94,8 +94,7 @@ class Bench:
 
     async def hear(self, *queues: str) -> None:
         """These bells ring in one turn of the loop."""
-        for queue in queues:
-            self.claimer.hear(queue)
+        self.claimer.hear(dict.fromkeys(queues), len(queues))
         await asyncio.sleep(0)
 
     async def answer(self, *uuids: str, **again_ms: int) -> None:
@@ -162,10 +161,12 @@ async def test_a_queue_that_gave_all_may_hold_more(bench: Bench) -> None:
     assert bench.store.wishes[1:] == [{"q": 2}]
 
 
-async def test_a_full_lane_passes_each_bell_on(bench: Bench) -> None:
+async def test_a_full_lane_passes_its_bells_on(bench: Bench) -> None:
     bench.lanes["q"].free = 0
     await bench.hear("q", "q")
+    await bench.hear("q")
     assert (bench.passed_on, bench.store.asked) == (["q", "q"], [])
+    assert bench.measures.bells_heard == 3
 
 
 async def test_a_rate_that_lets_more_start_later_is_asked_then(bench: Bench) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -50,7 +51,7 @@ class Bench:
         lane = Lane(handler, 4, on_place=self._note_free)
         self.lanes.append(lane)
         lane.take()
-        self.executor.start(task or claimed(), lane)
+        self.executor.start(task or claimed(), lane, asyncio.get_running_loop().time())
 
     async def run(self, function: Callable[..., Any], task: Claimed | None = None, *, timeout_s: float = 20) -> Call:
         """Runs one attempt to its end and gives the one thing that was reported."""
@@ -106,6 +107,43 @@ async def test_a_result(bench: Bench) -> None:
     assert call.value.state is TaskState.SUCCEEDED
     assert json.loads(call.value.result) == {"seen": [1.0], "by": ["t", "q", 2, "running"]}
     assert (bench.freed, bench.executor.running) == (1, 0)
+
+
+async def test_a_task_that_is_logged_tells_no_lease(bench: Bench) -> None:
+    async def handler(task: Task) -> str:
+        return repr(task)
+
+    call = await bench.run(handler, claimed(lease="7.secret"))
+    assert b"<attempt 1 at t>" in call.value.result
+    assert b"secret" not in call.value.result
+
+
+@pytest.mark.parametrize("has_factory", [False, True])
+async def test_an_attempt_is_an_asyncio_task_of_its_own(has_factory: bool) -> None:
+    loop = asyncio.get_running_loop()
+    made: list[asyncio.Task[Any]] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(asyncio.Task(work, loop=loop, **options))
+        return made[-1]
+
+    seen = ContextVar("seen", default="nothing")
+    ran: list[tuple[asyncio.Task[Any] | None, str]] = []
+
+    async def handler(task: Task) -> None:
+        ran.append((asyncio.current_task(), seen.get()))
+        seen.set(task.uuid)
+
+    loop.set_task_factory(factory if has_factory else None)
+    try:
+        bench = Bench()
+        bench.start(handler, claimed("a", lease="1.a"))
+        bench.start(handler, claimed("b", lease="2.b"))
+        await bench.idle()
+    finally:
+        loop.set_task_factory(None)
+    assert [(task and task.get_name(), value) for task, value in ran] == [("a", "nothing"), ("b", "nothing")]
+    assert all((task in made) is has_factory for task, _ in ran)
 
 
 async def test_no_result(bench: Bench) -> None:

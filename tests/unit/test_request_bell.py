@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 
 import pytest
@@ -21,12 +21,14 @@ class Heard:
 
     def __init__(self) -> None:
         self.rings: list[str] = []
+        self.bells = 0
         self.ended: list[str] = []
         self.note: Callable[[], object] = bool
 
-    def ring(self, queue: str) -> None:
+    def ring(self, queues: Collection[str], bells: int) -> None:
         self.note()
-        self.rings.append(queue)
+        self.rings += queues
+        self.bells += bells
 
 
 OpenBell = Callable[..., Awaitable[RequestBell]]
@@ -58,13 +60,14 @@ async def open_bell(heard: Heard, closing: AsyncExitStack) -> OpenBell:
             Topology.from_url(url),
             worker="w",
             queues=queues,
-            on_ring=heard.ring,
+            on_rings=heard.ring,
             on_ended=heard.ended.append,
         )
         closing.push_async_callback(bell.close)
         await bell.open()
         assert sorted(heard.rings) == sorted(queues)
         heard.rings.clear()
+        heard.bells = 0
         return bell
 
     return opened
@@ -75,8 +78,18 @@ async def test_a_new_task_rings(redis_url: str, store: Store, heard: Heard, open
     await store.create("a", queue="q")
     await store.create("b", queue="r")
     await store.create("c", queue="other")
-    await until(lambda: len(heard.rings) >= 2, "both were heard")
-    assert heard.rings == ["q", "r"]
+    await until(lambda: heard.bells >= 2, "both were heard")
+    assert (sorted(heard.rings), heard.bells) == (["q", "r"], 2)
+
+
+async def test_what_rings_in_one_turn_is_told_together(
+    redis_url: str, store: Store, heard: Heard, open_bell: OpenBell
+) -> None:
+    await open_bell(redis_url, "q", "r")
+    store.raw.eval("for i = 1, 20 do redis.call('PUBLISH', 'q-request-' .. i, '') end", 0)
+    await until(lambda: heard.bells >= 20, "all were heard")
+    assert (set(heard.rings), heard.bells) == ({"q"}, 20)
+    assert len(heard.rings) < 20
 
 
 async def test_queues_whose_names_begin_alike_ring_apart(
@@ -105,7 +118,7 @@ async def test_a_forged_message_crashes_nothing(
     store.raw.publish("q-request-", message)
     store.raw.publish("q-request-\n", message)
     await store.create()
-    await until(lambda: len(heard.rings) == 3, "all were heard")
+    await until(lambda: heard.bells == 3, "all were heard")
 
 
 async def test_after_a_reconnect_every_queue_is_asked(
@@ -137,7 +150,7 @@ async def test_nobody_answers(redis_url: str) -> None:
     async with Proxy(redis_url) as proxy:
         proxy.freeze()
         bell = RequestBell(
-            Topology.from_url(proxy.url), worker="w", queues=["q"], on_ring=lambda _: None, on_ended=lambda _: None
+            Topology.from_url(proxy.url), worker="w", queues=["q"], on_rings=lambda *_: None, on_ended=lambda _: None
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("broker.store.link.Link.open.__defaults__", (0.2,))
