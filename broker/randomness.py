@@ -11,6 +11,7 @@ NAME_BYTES: Final = 16
 BLOCK_BYTES: Final = 4_096
 
 
+_PLACES: Final = [slice(start, start + 2 * NAME_BYTES) for start in range(0, 2 * BLOCK_BYTES, 2 * NAME_BYTES)]
 # Names of the present block, each given out once.
 _left: Final[list[str]] = []
 # A child process must not give out what its parent will.
@@ -20,21 +21,21 @@ if hasattr(os, "register_at_fork"):
 
 def new_uuid() -> str:
     """A task name of 128 random bits, lower-case hexadecimal."""
-    return _next()
+    try:
+        return _left.pop()
+    except IndexError:
+        return _drawn()
 
 
-def _next() -> str:
+def _drawn() -> str:
     # Another thread may take the last one in between.
     while True:
+        digits = os.urandom(BLOCK_BYTES).hex()
+        _left.extend(map(digits.__getitem__, _PLACES))
         try:
             return _left.pop()
         except IndexError:
-            _draw()
-
-
-def _draw() -> None:
-    digits = os.urandom(BLOCK_BYTES).hex()
-    _left.extend(digits[start : start + 2 * NAME_BYTES] for start in range(0, len(digits), 2 * NAME_BYTES))
+            continue
 
 
 def new_version() -> str:
@@ -44,7 +45,10 @@ def new_version() -> str:
 
 def new_secret() -> str:
     """128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
-    return _next()
+    try:
+        return _left.pop()
+    except IndexError:
+        return _drawn()
 
 
 def new_report() -> str:
