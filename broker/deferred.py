@@ -37,24 +37,33 @@ class DeferredResult(Generic[T]):
         self._deadlines = deadlines
         self._tick = deadlines.start(self, timeout)
 
-    def set_result(self, result: T) -> bool:
-        """Ends the wait with a result; whether this call did it."""
-        return self._settle(result, None)
+    def set_result(self, result: T | None, error: BaseException | None = None) -> bool:
+        """Ends the wait with a result, as all that ends it does; whether this call did it."""
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self.result, self._error = result, error
+        self._deadlines.stop(self, self._tick)
+        listener = self._listener
+        if listener is not None:
+            self._listener = None
+            listener()
+        return True
 
     def set_error(self, error: Exception) -> bool:
         """Ends the wait with an error; whether this call did it."""
-        return self._settle(None, error)
+        return self.set_result(None, error)
 
     def expire(self) -> bool:
         """Ends the wait without a result; whether this call did it."""
-        return self._settle(None, None)
+        return self.set_result(None)
 
     def abandon(self) -> None:
         """The waiter is gone: nobody is told of anything any more, and whoever waits here after all is cancelled."""
         if not self.is_settled:
             if not self._is_awaited:
                 self._listener = None
-            self._settle(None, asyncio.CancelledError())
+            self.set_result(None, asyncio.CancelledError())
 
     def call_when_settled(self, listener: Callable[[], object]) -> None:
         """Has `listener` called by whoever ends the wait, or at once where it is over already.
@@ -92,14 +101,3 @@ class DeferredResult(Generic[T]):
         except asyncio.CancelledError:
             self.abandon()
             raise
-
-    def _settle(self, result: T | None, error: BaseException | None) -> bool:
-        if self.is_settled:
-            return False
-        self.is_settled = True
-        self.result, self._error = result, error
-        self._deadlines.stop(self, self._tick)
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener()
-        return True

@@ -68,7 +68,7 @@ class Holding:
             TooManyWaitersError: Nothing was created.
         """
         self._capacity.refuse_beyond()
-        return Creation(self._hub, new, min(wait_s, MOST_S))
+        return Creation(self._hub, new, wait_s if wait_s < MOST_S else MOST_S)
 
     def leave(self, creation: Creation) -> None:
         """Ends a creation from its holder's side; the task goes on."""

@@ -48,7 +48,8 @@ class Waiter(DeferredResult[StoredTask]):
     __slots__ = ("channel", "is_confirmed", "seal")
 
     def __init__(self, channel: Channel, seal: str, timeout: float, deadlines: Deadlines) -> None:
-        super().__init__(timeout, deadlines)
+        # Not by `super()`, which costs as much as the rest of a wait's beginning.
+        DeferredResult.__init__(self, timeout, deadlines)
         self.channel = channel
         self.seal = seal
         self.is_confirmed = False
@@ -80,8 +81,26 @@ class Channel(msgspec.Struct, eq=False):
 
     def take(self, message: bytes) -> None:
         """A message on the task's response channel: only its seal makes it more than a hint."""
-        if self.waiters:
-            self.hub.take(self, message)
+        if not self.waiters:
+            return
+        # Those who are told may leave at once.
+        waiters = tuple(self.waiters)
+        uuid, queue, seal = self.uuid, self.queue, waiters[0].seal
+        # The usual outcome is told by its first bytes, which only `settle.lua` can write: they hold the seal.
+        usual = f'{{"seal":"{seal}","uuid":"{uuid}","queue":"{queue}","state":"succeeded","'.encode()
+        size = len(usual)
+        task: StoredTask | None
+        if message[:size] == usual and message[size : size + 7] in _AFTER_STATE:
+            task = StoredTask(uuid, queue, seal, _SUCCEEDED, b"{" + message[len(seal) + _BESIDE_SEAL :])
+        else:
+            task = _sealed(self, message)
+        if task is not None:
+            for waiter in waiters:
+                if waiter.seal == task.seal:
+                    self.has_ended = True
+                    waiter.set_result(task)
+        if self.waiters and any(not waiter.is_settled for waiter in self.waiters):
+            self.hub.read_soon(self)
 
 
 class _Message(msgspec.Struct):
@@ -95,6 +114,11 @@ class _Message(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Message)
+_AFTER_STATE: Final = frozenset({b'result"', b"progres", b"attempt"})
+"""What may follow the state of a success whose values are in the message: they are not `omitted`."""
+_BESIDE_SEAL: Final = len('{"seal":"",')
+# A member of an enum is a Python call to look up, before Python 3.12.
+_SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 class ResponseHub:
@@ -113,8 +137,6 @@ class ResponseHub:
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop)
         self._background = Background()
-        self._held = 0
-        self._held_of: Counter[str] = Counter()
         self._is_ending = False
         self.rescued = 0
         self.hand = subscriptions.hand
@@ -123,13 +145,17 @@ class ResponseHub:
 
     @property
     def held(self) -> int:
-        """Waits held now."""
-        return self._held
+        """Waits held now: counted when somebody asks, not by each wait."""
+        return sum(len(channel.waiters) for channel in self._channels())
 
     @property
     def held_by_queue(self) -> Mapping[str, int]:
         """The same by the queue of the task, as far as any are held."""
-        return self._held_of
+        held: Counter[str] = Counter()
+        for channel in self._channels():
+            if channel.waiters:
+                held[channel.queue] += len(channel.waiters)
+        return held
 
     def start(self) -> None:
         """Begins to look at old waits now and then."""
@@ -156,22 +182,18 @@ class ResponseHub:
             self.subscriptions.join(channel)
         waiter = Waiter(channel, seal, 0 if self._is_ending else timeout, self.deadlines)
         channel.waiters.add(waiter)
-        self._held += 1
         self._capacity.held += 1
-        self._held_of[queue] += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Ends a wait from the waiter's side; the channel goes a moment after its last waiter."""
         channel = waiter.channel
-        if waiter not in channel.waiters:
+        try:
+            channel.waiters.remove(waiter)
+        except KeyError:
+            # It has left before.
             return
-        channel.waiters.discard(waiter)
-        self._held -= 1
         self._capacity.held -= 1
-        self._held_of[channel.queue] -= 1
-        if not self._held_of[channel.queue]:
-            del self._held_of[channel.queue]
         if not waiter.is_settled:
             waiter.abandon()
         if channel.waiters:
@@ -207,32 +229,15 @@ class ResponseHub:
     def _channels(self) -> list[Channel]:
         return [topic for topic in self.subscriptions.topics if isinstance(topic, Channel)]
 
-    # Messages
-
-    def take(self, channel: Channel, data: bytes) -> None:
-        """A message for a task that is waited for here."""
-        try:
-            message = _decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Not from the scripts: a reason to look.
-            pass
-        else:
-            if not message.omitted:
-                self._settle_sealed(channel, message, data)
-        if channel.waiters and any(not waiter.is_settled for waiter in channel.waiters):
-            self._read_soon(channel, is_rescue=False)
-
-    def _settle_sealed(self, channel: Channel, message: _Message, data: bytes) -> None:
-        task = StoredTask(channel.uuid, channel.queue, message.seal, message.state, _without_seal(data))
-        # Those who are told may leave at once.
-        for waiter in tuple(channel.waiters):
-            if waiter.seal == message.seal:
-                channel.has_ended = True
-                waiter.set_result(task)
-
     # Reading the store again
 
-    def _read_soon(self, channel: Channel, *, is_rescue: bool) -> None:
+    def read_soon(self, channel: Channel, *, is_rescue: bool = False) -> None:
+        """Has the store looked at for those who still wait there.
+
+        Args:
+            channel: Of the task.
+            is_rescue: Whether it looks for what no message has told.
+        """
         if channel.is_being_read:
             channel.read_again = True
             return
@@ -274,7 +279,7 @@ class ResponseHub:
         for start in range(0, len(waited), READ_BATCH):
             batch = {channel.uuid: channel for channel in waited[start : start + READ_BATCH]}
             for uuid in await self._queries.find_ended(list(batch)):
-                self._read_soon(batch[uuid], is_rescue=True)
+                self.read_soon(batch[uuid], is_rescue=True)
 
     async def _reread_forever(self) -> None:
         while True:
@@ -286,6 +291,13 @@ class ResponseHub:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
 
 
-def _without_seal(data: bytes) -> bytes:
-    """The task JSON of a sealed message: the seal is its first member, as `settle.lua` writes it."""
-    return b"{" + data[data.index(b",") + 1 :]
+def _sealed(channel: Channel, data: bytes) -> StoredTask | None:
+    """The outcome that a message tells, if its seal is right; None for what no script has written."""
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if message.omitted:
+        return None
+    # The seal is the first member, as `settle.lua` writes it.
+    return StoredTask(channel.uuid, channel.queue, message.seal, message.state, b"{" + data[data.index(b",") + 1 :])

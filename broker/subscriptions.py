@@ -92,6 +92,8 @@ class Subscriptions:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._topics: dict[bytes, Topic] = {}
+        self.find: Callable[[bytes], Topic | None] = self._topics.get
+        """The topic of that name, wanted now or a moment ago."""
         self._actual: set[bytes] = set()
         self._patterns: dict[bytes, Listener] = {}
         self._to_join: list[bytes] = []
@@ -185,15 +187,14 @@ class Subscriptions:
         """
         self._on_recovered.append(callback)
 
-    def find(self, name: bytes) -> Topic | None:
-        """The topic of that name, wanted now or a moment ago."""
-        return self._topics.get(name)
-
     def join(self, topic: Topic) -> None:
         """Has the channel subscribed in this tick's write, before any command sent after it."""
-        self._topics[topic.name] = topic
-        self._to_join.append(topic.name)
-        self.link.flush_soon()
+        name = topic.name
+        self._topics[name] = topic
+        if not self._to_join:
+            # Whoever was the first has seen to the write that the others leave with.
+            self.link.flush_soon()
+        self._to_join.append(name)
 
     def leave(self, topic: Topic) -> None:
         """Has the channel unsubscribed with one of the next writes."""

@@ -12,7 +12,7 @@ import pytest
 from broker import Broker, EventKind, Settings, Task, TaskEvent, TaskNotFoundError, TooManyWaitersError
 from broker import events as events_module
 from broker.event_feed import RECENT_EVENTS, Feed
-from broker.response_hub import ResponseHub
+from broker.response_hub import Channel
 from broker.store.event_log import EventLog, EventPage, Place
 from broker.store.transitions import Claimed, ClaimWish
 from tests.support.store import LONG_MS, new_task, until
@@ -181,7 +181,7 @@ async def test_nobody_knows_such_a_task(broker: Broker) -> None:
 async def test_every_message_is_lost(broker: Broker, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_module, "CHECK_EVERY_S", 0.02)
     monkeypatch.setattr(Feed, "take", lambda *_: None)
-    monkeypatch.setattr(ResponseHub, "take", lambda *_: None)
+    monkeypatch.setattr(Channel, "take", lambda *_: None)
     readers = [Reader(broker) for _ in range(3)]
     for number in range(1, 31):
         await work.tell(number)
