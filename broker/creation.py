@@ -8,7 +8,7 @@ from broker.errors import BrokerError
 from broker.requests import NewTask
 from broker.response_hub import ResponseHub, Waiter
 from broker.store.commands import Reply
-from broker.store.creates import Created, create_command, is_new, read_created
+from broker.store.creates import Created, create_command, read_created
 
 
 class Creation:
@@ -54,7 +54,8 @@ class Creation:
     def succeed(self, reply: Reply) -> None:
         """The reply has come."""
         try:
-            if is_new(reply):
+            if type(reply) is int:
+                # As `is_new` says, without a call.
                 self.waiter.is_confirmed = True
             else:
                 self._attach(read_created(reply, self.new))

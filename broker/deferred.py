@@ -36,24 +36,36 @@ class DeferredResult(msgspec.Struct, Generic[T], eq=False):
     def __post_init__(self) -> None:
         self._tick = self.deadlines.start(self, self.timeout)
 
-    def set_result(self, result: T) -> bool:
+    def set_result(self, result: T | None) -> bool:
         """Ends the wait with a result; whether this call did it."""
-        return self._settle(result, None)
+        if self.is_settled:
+            return False
+        self.is_settled = True
+        self.result = result
+        self.deadlines.stop(self, self._tick)
+        listener = self._listener
+        if listener is not None:
+            self._listener = None
+            listener()
+        return True
 
     def set_error(self, error: Exception) -> bool:
         """Ends the wait with an error; whether this call did it."""
-        return self._settle(None, error)
+        if not self.is_settled:
+            self._error = error
+        return self.set_result(None)
 
     def expire(self) -> bool:
         """Ends the wait without a result; whether this call did it."""
-        return self._settle(None, None)
+        return self.set_result(None)
 
     def abandon(self) -> None:
         """The waiter is gone: nobody is told of anything any more, and whoever waits here after all is cancelled."""
         if not self.is_settled:
             if not self._is_awaited:
                 self._listener = None
-            self._settle(None, asyncio.CancelledError())
+            self._error = asyncio.CancelledError()
+            self.set_result(None)
 
     def call_when_settled(self, listener: Callable[[], object]) -> None:
         """Has `listener` called by whoever ends the wait, or at once where it is over already.
@@ -91,14 +103,3 @@ class DeferredResult(msgspec.Struct, Generic[T], eq=False):
         except asyncio.CancelledError:
             self.abandon()
             raise
-
-    def _settle(self, result: T | None, error: BaseException | None) -> bool:
-        if self.is_settled:
-            return False
-        self.is_settled = True
-        self.result, self._error = result, error
-        self.deadlines.stop(self, self._tick)
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener()
-        return True

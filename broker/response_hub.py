@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -72,26 +72,24 @@ class Channel(msgspec.Struct, eq=False):
         """A message on the task's response channel: only its seal makes it more than a hint."""
         if not self.waiters:
             return
-        try:
-            sealed = _decoder.decode(message)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Not from the scripts: a reason to look.
-            pass
+        # Those who are told may leave at once.
+        waiters = tuple(self.waiters)
+        uuid, queue, seal = self.uuid, self.queue, waiters[0].seal
+        # The usual outcome is told by its first bytes, which only `settle.lua` can write: they hold the seal.
+        usual = f'{{"seal":"{seal}","uuid":"{uuid}","queue":"{queue}","state":"succeeded","'.encode()
+        size = len(usual)
+        task: StoredTask | None
+        if message[:size] == usual and message[size : size + 7] in _AFTER_STATE:
+            task = StoredTask(uuid, queue, seal, _SUCCEEDED, b"{" + message[len(seal) + _BESIDE_SEAL :])
         else:
-            if not sealed.omitted:
-                self._settle(sealed, message)
+            task = _sealed(self, message)
+        if task is not None:
+            for waiter in waiters:
+                if waiter.seal == task.seal:
+                    self.has_ended = True
+                    waiter.set_result(task)
         if self.waiters and any(not waiter.is_settled for waiter in self.waiters):
             self.hub.read_soon(self)
-
-    def _settle(self, sealed: _Sealed, message: bytes) -> None:
-        # The seal is the first member, as `settle.lua` writes it: `{"seal":"...",`.
-        document = b"{" + message[len(sealed.seal) + 11 :]
-        task = StoredTask(self.uuid, self.queue, sealed.seal, sealed.state, document)
-        # Those who are told may leave at once.
-        for waiter in tuple(self.waiters):
-            if waiter.seal == sealed.seal:
-                self.has_ended = True
-                waiter.set_result(task)
 
 
 class _Sealed(msgspec.Struct):
@@ -103,6 +101,11 @@ class _Sealed(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Sealed)
+_AFTER_STATE: Final = frozenset({b'result"', b"progres", b"attempt"})
+"""What may follow the state of a success whose values are in the message: they are not `omitted`."""
+_BESIDE_SEAL: Final = len('{"seal":"",')
+# A member of an enum is a Python call to look up, before Python 3.12.
+_SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 class ResponseHub:
@@ -121,7 +124,6 @@ class ResponseHub:
         self._loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self._loop)
         self._background = Background()
-        self._held_of: defaultdict[str, int] = defaultdict(int)
         self._is_ending = False
         self.rescued = 0
         self.hand = subscriptions.hand
@@ -130,13 +132,17 @@ class ResponseHub:
 
     @property
     def held(self) -> int:
-        """Waits held now."""
-        return sum(self._held_of.values())
+        """Waits held now: counted when somebody asks, not by each wait."""
+        return sum(len(channel.waiters) for channel in self._channels())
 
     @property
     def held_by_queue(self) -> Mapping[str, int]:
         """The same by the queue of the task, as far as any are held."""
-        return self._held_of
+        held: Counter[str] = Counter()
+        for channel in self._channels():
+            if channel.waiters:
+                held[channel.queue] += len(channel.waiters)
+        return held
 
     def start(self) -> None:
         """Begins to look at old waits now and then."""
@@ -164,21 +170,17 @@ class ResponseHub:
         waiter = Waiter(0 if self._is_ending else timeout, self.deadlines, channel=channel, seal=seal)
         channel.waiters.add(waiter)
         self._capacity.held += 1
-        self._held_of[queue] += 1
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Ends a wait from the waiter's side; the channel goes a moment after its last waiter."""
         channel = waiter.channel
-        if waiter not in channel.waiters:
+        try:
+            channel.waiters.remove(waiter)
+        except KeyError:
+            # It has left before.
             return
-        channel.waiters.discard(waiter)
         self._capacity.held -= 1
-        held = self._held_of[channel.queue] - 1
-        if held:
-            self._held_of[channel.queue] = held
-        else:
-            del self._held_of[channel.queue]
         if not waiter.is_settled:
             waiter.abandon()
         if channel.waiters:
@@ -217,7 +219,12 @@ class ResponseHub:
     # Reading the store again
 
     def read_soon(self, channel: Channel, *, is_rescue: bool = False) -> None:
-        """Has the task read. `is_rescue`: for want of a message."""
+        """Has the store looked at for those who still wait there.
+
+        Args:
+            channel: Of the task.
+            is_rescue: Whether it looks for what no message has told.
+        """
         if channel.is_being_read:
             channel.read_again = True
             return
@@ -269,3 +276,15 @@ class ResponseHub:
                 await self._check([channel for channel in self._channels() if channel.since < oldest])
             except (StoreUnavailableError, StoreError) as error:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
+
+
+def _sealed(channel: Channel, data: bytes) -> StoredTask | None:
+    """The outcome that a message tells, if its seal is right; None for what no script has written."""
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if message.omitted:
+        return None
+    # The seal is the first member, as `settle.lua` writes it.
+    return StoredTask(channel.uuid, channel.queue, message.seal, message.state, b"{" + data[data.index(b",") + 1 :])

@@ -189,9 +189,12 @@ class Subscriptions:
 
     def join(self, topic: Topic) -> None:
         """Has the channel subscribed in this tick's write, before any command sent after it."""
-        self._topics[topic.name] = topic
-        self._to_join.append(topic.name)
-        self.link.flush_soon()
+        name = topic.name
+        self._topics[name] = topic
+        if not self._to_join:
+            # Whoever was the first has seen to the write that the others leave with.
+            self.link.flush_soon()
+        self._to_join.append(name)
 
     def leave(self, topic: Topic) -> None:
         """Has the channel unsubscribed with one of the next writes."""

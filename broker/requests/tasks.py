@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -180,25 +181,35 @@ def new_task(request: BatchedTask, settings: Settings, *, idempotency_key: str |
     if request.payload is not UNSET:
         payload = received(request.payload)
         fingerprint = values.fingerprint(payload, "payload", max_bytes=settings.max_body_bytes)
-    expires_in = settings.task_ttl_s if request.expires_in is None else request.expires_in
-    retention = settings.retention_s if request.retention is None else request.retention
+    delay_ms, expires_ms, retention_ms = _times_ms(
+        request.delay,
+        settings.task_ttl_s if request.expires_in is None else request.expires_in,
+        settings.retention_s if request.retention is None else request.retention,
+    )
+    queue = request.queue
     return NewTask(
         uuid=request.uuid or new_uuid(),
         uuid_is_chosen=request.uuid is not None,
-        queue=request.queue,
+        queue=queue,
         payload=payload,
         fingerprint=fingerprint,
         priority=request.priority,
-        delay_ms=milliseconds(request.delay) if request.delay else 0,
-        expires_ms=milliseconds(expires_in) or 1,
-        retention_ms=milliseconds(retention),
+        delay_ms=delay_ms,
+        expires_ms=expires_ms,
+        retention_ms=retention_ms,
         max_attempts=request.max_attempts,
         seal=new_secret(),
-        idempotency=None if idempotency_key is None else _idempotency_digest(request.queue, idempotency_key),
+        idempotency=None if idempotency_key is None else _idempotency_digest(queue, idempotency_key),
         # Uploaded files take room until they are processed, so fewer of them may wait.
-        most_pending=settings.upload_queue if request.queue == naming.UPLOAD_QUEUE else settings.queue_max_pending,
+        most_pending=settings.upload_queue if queue == naming.UPLOAD_QUEUE else settings.queue_max_pending,
         drops_oldest=settings.queue_full == "drop-oldest",
     )
+
+
+@lru_cache(maxsize=256)
+def _times_ms(delay: float, expires_in: float, retention: float) -> tuple[int, int, int]:
+    """Remembered together: nearly all tasks have the same three."""
+    return milliseconds(delay), max(1, milliseconds(expires_in)), milliseconds(retention)
 
 
 def retry(request: RetryRequest, settings: Settings, *, idempotency_key: str | None = None) -> Retry:

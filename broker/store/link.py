@@ -179,11 +179,14 @@ class Link:
         if self._is_closed:
             self._fail(receiver, StoreUnavailableError("The connection to Redis has been closed here."))
             return
-        if self.outstanding >= MOST_OUTSTANDING:
+        waiting, connection = self._waiting, self._connection
+        already = len(waiting)
+        # `outstanding`, without a call.
+        if already + (0 if connection is None else len(connection.outstanding)) >= MOST_OUTSTANDING:
             self._fail(receiver, StoreUnavailableError(f"{MOST_OUTSTANDING} commands wait for Redis; try again soon."))
             return
-        self._waiting.append(Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
-        if len(self._waiting) >= BATCH:
+        waiting.append(Call(command, receiver, self._loop.time() + COMMAND_DEADLINE_S))
+        if already + 1 >= BATCH:
             self._flush()
         elif not self._flush_is_due:
             self.flush_soon()

@@ -123,6 +123,64 @@ async def test_many_waiters_share_one_subscription(hub: ResponseHub, store: Stor
     assert {(await settled(waiter)).state for waiter in [first, *others]} == {TaskState.SUCCEEDED}
 
 
+class _Refusing:
+    """Stands in for the decoder where none is needed."""
+
+    def decode(self, data: bytes) -> object:
+        raise AssertionError(data)
+
+
+@pytest.mark.parametrize("result", [b"", b"1", b'{"omitted":true}'])
+@pytest.mark.parametrize("progress", [None, b"0.5"])
+async def test_a_success_is_told_by_its_first_bytes(
+    hub: ResponseHub, store: Store, monkeypatch: pytest.MonkeyPatch, result: bytes, progress: bytes | None
+) -> None:
+    waiter = await waiting(hub, store)
+    if progress is not None:
+        claimed = await store.claim_one()
+        await store.transitions.extend("t", claimed.lease, 30_000, progress)
+    monkeypatch.setattr(response_hub, "_decoder", _Refusing())
+    await store.transitions.finish("t", succeeded(result))
+    assert await settled(waiter) == await store.queries.read("t")
+    assert hub.rescued == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda message: message[: message.index(b',"attempt"')],
+        lambda message: message[: message.index(b'"attempt"')],
+        lambda message: message[: message.index(b'"attempt"') + 4],
+        lambda message: message.replace(b',"attempt"', b',"omitted":true,"attempt"'),
+    ],
+    ids=range(4),
+)
+async def test_what_only_begins_like_a_success_is_none(
+    hub: ResponseHub, store: Store, change: Callable[[bytes], bytes]
+) -> None:
+    waiter = await waiting(hub, store)
+    message = b'{"seal":"%s","uuid":"t","queue":"q","state":"succeeded","attempt":0}' % waiter.seal.encode()
+    store.raw.publish("q-response-t", change(message))
+    await hub.confirm()
+    assert not waiter.is_settled
+
+
+async def test_a_message_of_another_order_is_decoded(hub: ResponseHub, store: Store) -> None:
+    waiter = await waiting(hub, store)
+    store.raw.publish("q-response-t", b'{"seal":"%s","state":"failed","queue":"q","uuid":"t"}' % waiter.seal.encode())
+    assert (await settled(waiter)).state is TaskState.FAILED
+
+
+async def test_waiters_with_other_seals_are_not_told(hub: ResponseHub, store: Store) -> None:
+    others = [hub.join("q", "t", seal, 20) for seal in "abc"]
+    waiter = await waiting(hub, store)
+    others += [hub.join("q", "t", seal, 20) for seal in "def"]
+    message = b'{"seal":"%s","uuid":"t","queue":"q","state":"succeeded","attempt":1}' % waiter.seal.encode()
+    store.raw.publish("q-response-t", message)
+    assert (await settled(waiter)).state is TaskState.SUCCEEDED
+    assert not any(other.is_settled for other in others)
+
+
 async def test_a_long_outcome_is_read_from_the_store(hub: ResponseHub, store: Store) -> None:
     waiter = await waiting(hub, store)
     await store.transitions.finish("t", succeeded(b'"' + b"x" * 5_000 + b'"'))
