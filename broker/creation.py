@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
+
+import msgspec
 
 from broker.errors import BrokerError
 from broker.requests import NewTask
@@ -11,30 +14,18 @@ from broker.store.commands import Reply
 from broker.store.creates import Created, create_command, read_created
 
 
-class Creation:
-    """Subscribes, creates and holds in one write on one connection, so that the outcome cannot fall in between.
+class Creation(msgspec.Struct, eq=False):
+    """A create with the wait that is held for its task. `ends` is the loop's time at which the wait is over."""
 
-    Args:
-        hub: Where the wait is held.
-        new: The task.
-        wait_s: Seconds to hold.
+    new: NewTask
+    ends: float
+    waiter: Waiter
+    _reply: Reply = None
+    _error: Exception | None = None
+    _confirmed: asyncio.Future[None] | None = None
 
-    `ends` is the loop's time at which the wait is over.
-    """
-
-    __slots__ = ("_confirmed", "_error", "_reply", "ends", "new", "waiter")
-
-    is_abandoned = False
+    is_abandoned: ClassVar = False
     """A create is sent even when its caller has just left: it may be halfway there."""
-
-    def __init__(self, hub: ResponseHub, new: NewTask, wait_s: float) -> None:
-        self.new = new
-        self.ends = hub.deadlines.loop.time() + wait_s
-        self._reply: Reply = None
-        self._error: Exception | None = None
-        self._confirmed: asyncio.Future[None] | None = None
-        self.waiter: Waiter = hub.join(new.queue, new.uuid, new.seal, wait_s)
-        hub.hand(create_command(new, wants_document=False), self)
 
     async def created(self) -> Created:
         """What the create found, as soon as it is known; the time of the wait may be over before that.
@@ -80,3 +71,17 @@ class Creation:
         if created.uuid != self.new.uuid or created.state.is_terminal:
             # No message will come on this channel any more: the holder looks elsewhere, or reads.
             self.waiter.expire()
+
+
+def begin_creation(hub: ResponseHub, new: NewTask, wait_s: float) -> Creation:
+    """Subscribes, creates and holds in one write on one connection, so that the outcome cannot fall in between.
+
+    Args:
+        hub: Where the wait is held.
+        new: The task.
+        wait_s: Seconds to hold.
+    """
+    ends = hub.deadlines.loop.time() + wait_s
+    creation = Creation(new, ends, hub.join(new.queue, new.uuid, new.seal, wait_s))
+    hub.hand(create_command(new, wants_document=False), creation)
+    return creation

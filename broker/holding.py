@@ -10,7 +10,7 @@ import msgspec
 
 from broker.background import Background
 from broker.capacity import Capacity
-from broker.creation import Creation
+from broker.creation import Creation, begin_creation
 from broker.deadlines import MOST_S
 from broker.errors import BrokerError, StoreUnavailableError
 from broker.requests import NewTask
@@ -68,7 +68,7 @@ class Holding:
             TooManyWaitersError: Nothing was created.
         """
         self._capacity.refuse_beyond()
-        return Creation(self._hub, new, wait_s if wait_s < MOST_S else MOST_S)
+        return begin_creation(self._hub, new, wait_s if wait_s < MOST_S else MOST_S)
 
     def leave(self, creation: Creation) -> None:
         """Ends a creation from its holder's side; the task goes on."""

@@ -198,9 +198,11 @@ class Subscriptions:
 
     def leave(self, topic: Topic) -> None:
         """Has the channel unsubscribed with one of the next writes."""
-        self._drop(topic)
-        if self._leave_timer is None:
-            self._start_leave_timer()
+        if self._topics.get(topic.name) is topic:
+            del self._topics[topic.name]
+            self._to_leave.append(topic.name)
+            if self._leave_timer is None:
+                self._start_leave_timer()
 
     def leave_soon(self, topic: Topic) -> None:
         """The same, unless somebody wants the topic again within `LEAVE_AFTER_S`."""
@@ -236,11 +238,6 @@ class Subscriptions:
         """Returns once every subscription asked for so far is live. Raises StoreUnavailableError."""
         await self.link.send(Command(("PING",), repeatable=True))
 
-    def _drop(self, topic: Topic) -> None:
-        if self._topics.get(topic.name) is topic:
-            del self._topics[topic.name]
-            self._to_leave.append(topic.name)
-
     def _start_leave_timer(self) -> None:
         if self._leave_timer is None:
             self._leave_timer = self._loop.call_later(LEAVE_CHECK_S, self._leave_idle)
@@ -251,7 +248,7 @@ class Subscriptions:
         while self._idle and now - self._idle[0][0] >= LEAVE_AFTER_S:
             since, topic = self._idle.popleft()
             if not topic.is_wanted and topic.idle_since == since:
-                self._drop(topic)
+                self.leave(topic)
         if self._to_leave:
             self.link.flush_soon()
         if self._idle:

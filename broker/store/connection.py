@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 import hiredis
+from hiredis import PushNotification
 
 from broker.store.commands import Call, Push, Reply
 
@@ -77,13 +78,13 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Dispatches every reply and push that is complete."""
         self.last_heard = self._loop.time()
-        reader = self._reader
-        reader.feed(data)
+        self._reader.feed(data)
+        next_reply, on_push = self._reader.gets, self._on_push
         try:
-            while (reply := reader.gets()) is not _NOT_YET:
+            while (reply := next_reply()) is not _NOT_YET:
                 try:
-                    if type(reply) is hiredis.PushNotification:
-                        self._on_push(reply)
+                    if type(reply) is PushNotification:
+                        on_push(reply)
                     else:
                         self._dispatch(reply)
                 except Exception:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.creation import Creation
+from broker.creation import Creation, begin_creation
 from broker.deadlines import Deadlines
 from broker.errors import IdempotencyMismatchError, StoreUnavailableError, TaskConflictError
 from broker.response_hub import Channel, Waiter
@@ -40,7 +40,7 @@ async def hub() -> AsyncIterator[FakeHub]:
 
 
 def creation_of(hub: FakeHub, wait_s: float = 20) -> Creation:
-    return Creation(hub, new_task(), wait_s)  # type: ignore[arg-type]
+    return begin_creation(hub, new_task(), wait_s)  # type: ignore[arg-type]
 
 
 def reply(code: Code, uuid: bytes = b"t", state: bytes = b"pending") -> list[object]:

@@ -13,7 +13,7 @@ import pytest
 from broker import naming, probe, response_hub
 from broker import subscriptions as subscriptions_module
 from broker.capacity import Capacity
-from broker.creation import Creation
+from broker.creation import begin_creation
 from broker.errors import StoreUnavailableError, TaskNotFoundError
 from broker.response_hub import Channel, ResponseHub, Waiter
 from broker.store import scripts
@@ -105,7 +105,7 @@ async def test_joining_and_creating_leave_together(proxy: Proxy, store: Store, o
     hub = await open_hub(proxy.url)
     await until(lambda: hub.subscriptions.is_delivering, "all is quiet")
     proxy.received.clear()
-    creation = Creation(hub, new_task(), 20)
+    creation = begin_creation(hub, new_task(), 20)
     assert (await creation.created()).is_new
     # The reply came behind the subscription, on one connection.
     assert subscribers(store) == 1

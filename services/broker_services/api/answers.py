@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from broker_services.api.asgi import Send
@@ -21,30 +22,19 @@ COMMON_HEADERS: Final[tuple[Header, ...]] = (VARY, (b"cache-control", b"no-store
 WITHOUT_BODY: Final = (204, 304)
 
 
-class Answer:
-    """What a call gives back; `asgi_headers` adds what every answer carries."""
+class Answer(msgspec.Struct, eq=False):
+    """What a call gives back; `asgi_headers` adds what every answer carries.
 
-    __slots__ = ("body", "content_type", "etag", "headers", "problem", "status")
+    Somebody must hear of one with `on_lost`: it is called when the caller was gone before the answer was sent.
+    """
 
+    status: int
+    body: bytes = b""
+    headers: Sequence[Header] = ()
+    content_type: bytes = JSON
+    etag: bytes | None = None
+    problem: str | None = None
     on_lost: Callable[[], None] | None = None
-    """Called when nobody heard of the answer; see `FollowedAnswer`."""
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes = b"",
-        headers: Sequence[Header] = (),
-        *,
-        content_type: bytes = JSON,
-        etag: bytes | None = None,
-        problem: str | None = None,
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.headers = headers
-        self.content_type = content_type
-        self.etag = etag
-        self.problem = problem
 
     def asgi_headers(self) -> list[Header]:
         """All headers. An answer with an ETag may be kept, if it is checked each time; any other may not."""
@@ -60,18 +50,6 @@ class Answer:
         """Sends it by ASGI."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.asgi_headers()})
         await send({"type": "http.response.body", "body": self.body})
-
-
-class FollowedAnswer(Answer):
-    """A JSON answer that somebody must hear of: `on_lost` is called when its caller was gone before it was sent."""
-
-    __slots__ = ("on_lost",)
-
-    def __init__(
-        self, status: int, body: bytes, headers: Sequence[Header] = (), *, on_lost: Callable[[], None]
-    ) -> None:
-        super().__init__(status, body, headers)
-        self.on_lost = on_lost
 
 
 def json_answer(document: Any, status: int = 200) -> Answer:

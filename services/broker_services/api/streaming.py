@@ -73,35 +73,25 @@ def format_for(accept: str) -> EventFormat:
     return _LINES if next((name for name in named if name in (SSE, NDJSON)), SSE) == NDJSON else _SSE
 
 
-class StreamingAnswer(Answer):
+class StreamingAnswer(Answer, eq=False, kw_only=True):
     """The events of a task as they come, until it has ended.
 
-    Args:
-        stream: What to write; closed at the end.
-        form: How.
-        request: Whose sender reads it.
-        deadlines: Of the running loop.
-        measures: Counts what was written, and who left before the end.
+    `stream` is what to write, in the form `form`, and closed at the end; `request` is whose sender reads it. `measures`
+    counts what was written, and who left before the end. `deadlines` are the running loop's.
     """
 
-    __slots__ = ("_before", "_deadlines", "_form", "_measures", "_request", "_stream")
+    status: int = 200
+    headers: Sequence[Header] = _HEADERS
+    stream: EventStream
+    form: EventFormat
+    request: HttpRequest
+    deadlines: Deadlines
+    measures: ApiMeasures
+    _before: bytes = b""
 
-    def __init__(
-        self,
-        stream: EventStream,
-        form: EventFormat,
-        request: HttpRequest,
-        *,
-        deadlines: Deadlines,
-        measures: ApiMeasures,
-    ) -> None:
-        super().__init__(200, headers=_HEADERS, content_type=form.media_type.encode())
-        self._stream = stream
-        self._form = form
-        self._before = form.first
-        self._request = request
-        self._deadlines = deadlines
-        self._measures = measures
+    def __post_init__(self) -> None:
+        self._before = self.form.first
+        self.content_type = self.form.media_type.encode()
 
     def asgi_headers(self) -> list[Header]:
         """All but a length, which nobody knows."""
@@ -111,33 +101,33 @@ class StreamingAnswer(Answer):
         """Writes head and events until there are no more, or nobody reads them."""
         try:
             await send({"type": "http.response.start", "status": self.status, "headers": self.asgi_headers()})
-            if self._request.method != "HEAD":
-                with DisconnectWatch(self._request.receive, self._deadlines):
+            if self.request.method != "HEAD":
+                with DisconnectWatch(self.request.receive, self.deadlines):
                     await self._write_events(send)
             await send({"type": "http.response.body", "body": b""})
         except ClientGoneError:
-            self._measures.callers_gone["taskEvents"] += 1
+            self.measures.callers_gone["taskEvents"] += 1
         finally:
-            self._stream.close()
+            self.stream.close()
 
     async def _write_events(self, send: Send) -> None:
-        body = self._form.opening
+        body = self.form.opening
         try:
-            while not self._stream.is_over:
+            while not self.stream.is_over:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-                events = await self._stream.next(PING_EVERY_S)
-                body = self._encode(events) if events or self._stream.is_over else self._form.ping
+                events = await self.stream.next(PING_EVERY_S)
+                body = self._encode(events) if events or self.stream.is_over else self.form.ping
         except BrokerError as error:
             # The record is gone, which whoever connects again is told.
-            log.info("The events of task %s end here: %s", self._stream.uuid, error)
+            log.info("The events of task %s end here: %s", self.stream.uuid, error)
         else:
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
     def _encode(self, events: Sequence[StreamEvent]) -> bytes:
-        self._measures.events_sent += len(events)
-        language, before = self._request.language, self._before
+        self.measures.events_sent += len(events)
+        language, before = self.request.language, self._before
         self._before = b"" if events else before
-        written = [self._form.encode(event, data_of(event, self._stream.uuid, language)) for event in events]
+        written = [self.form.encode(event, data_of(event, self.stream.uuid, language)) for event in events]
         return b"".join([before, *written] if events else [])
 
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from broker_services.api.answers import FollowedAnswer
+from broker_services.api.answers import Answer
 from broker_services.api.direct_protocol import protocol_factory
 from broker_services.api.dispatcher import _write_followed
 from broker_services.api.protocol import HeadBounds
@@ -43,7 +43,7 @@ class Exchange:
             self.before_write()
             await send(message)
 
-        answer = FollowedAnswer(200, self.body, on_lost=note_lost)
+        answer = Answer(200, self.body, on_lost=note_lost)
         self.sent.append(await _write_followed(answer, note_lost, scope, send_later))
 
     def make_protocol(self) -> Any:

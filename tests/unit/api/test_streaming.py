@@ -59,7 +59,11 @@ async def written(stream: Stream, accept: str = SSE, method: str = "GET") -> tup
         messages.append(message)
 
     answer = StreamingAnswer(
-        cast("EventStream", stream), format_for(accept), request, deadlines=deadlines, measures=ApiMeasures()
+        stream=cast("EventStream", stream),
+        form=format_for(accept),
+        request=request,
+        deadlines=deadlines,
+        measures=ApiMeasures(),
     )
     await answer.write(send)
     deadlines.close()

@@ -18,9 +18,9 @@ async def task_events(api: Api, request: HttpRequest) -> Answer:
     if stream is None:
         return Answer(204)
     return StreamingAnswer(
-        stream,
-        format_for(request.header(b"accept") or ""),
-        request,
+        stream=stream,
+        form=format_for(request.header(b"accept") or ""),
+        request=request,
         deadlines=api.broker.hub.deadlines,
         measures=api.measures,
     )

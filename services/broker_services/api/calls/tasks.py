@@ -95,7 +95,7 @@ class _HeldCreate(msgspec.Struct, eq=False):
         if task is None:
             self.call.go_on(self._look)
         else:
-            self.leave()
+            self.api.broker.holding.leave(self.creation)
             try:
                 answer = created_answer(self.api, self.call.request, "createTask", task, self.applied)
             except Exception as error:

@@ -12,7 +12,7 @@ from broker.requests import ClaimRequest, HeartbeatRequest, ReleaseRequest, clai
 from broker.store.transitions import Claimed
 from broker.task import TaskState
 from broker.timestamps import rfc3339
-from broker_services.api.answers import Answer, FollowedAnswer, json_answer
+from broker_services.api.answers import Answer, json_answer
 from broker_services.api.calls.shared import Api, held
 from broker_services.api.http_request import HttpRequest
 from broker_services.api.messages import Language
@@ -32,7 +32,7 @@ async def claim_task(api: Api, request: HttpRequest) -> Answer:
     if not claimed:
         return Answer(200, b'{"tasks":[]}', applied)
     body = b'{"tasks":[%s]}' % b",".join(_claimed_body(task, request.language) for task in claimed)
-    return FollowedAnswer(200, body, applied, on_lost=partial(claiming.give_back_soon, unharmed(claimed)))
+    return Answer(200, body, applied, on_lost=partial(claiming.give_back_soon, unharmed(claimed)))
 
 
 def _claimed_body(task: Claimed, language: Language) -> bytes:
