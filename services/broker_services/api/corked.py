@@ -57,13 +57,32 @@ class CorkedTransport:
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """As asyncio has it; asked several times a request, so it is not left to `__getattr__`."""
+        """As asyncio has it, like all that follows."""
         return self._transport.is_closing()
+
+    # Each by its name: with a `__getattr__` every attribute, found or not, would be looked up by it first.
 
     def close(self) -> None:
         """Closes once everything is written."""
         self.flush()
         self._transport.close()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    def abort(self) -> None:
+        """Closes at once."""
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Such as `socket`."""
+        return self._transport.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        """How many bytes are not sent yet."""
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        """Leaves unread what comes."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Reads on."""
+        self._transport.resume_reading()

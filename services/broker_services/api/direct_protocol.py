@@ -56,8 +56,10 @@ class DirectProtocol(BoundedProtocol):
     def data_received(self, data: bytes) -> None:
         """Takes a request whose head is known as it is, and has anything else parsed."""
         is_fresh = not self._is_in_head and not self._is_in_message
-        if is_fresh and self._known is not None and self._may_begin() and self._take_known(self._known, data):
-            return
+        if is_fresh and self._known is not None and self._may_begin():
+            request = self._known.request(data)
+            if request is not None and self._begin_known(request, len(data)):
+                return
         self._fresh = data if is_fresh else b""
         super().data_received(data)
         self._fresh = b""
@@ -72,11 +74,8 @@ class DirectProtocol(BoundedProtocol):
 
     # A request whose head is known
 
-    def _take_known(self, known: KnownHead, data: bytes) -> bool:
-        request = known.request(data)
-        if request is None or request.path not in self._direct.paths:
-            return False
-        if len(data) - known.body_bytes > self._bounds.most_bytes:
+    def _begin_known(self, request: WholeRequest, received: int) -> bool:
+        if request.path not in self._direct.paths or received - len(request.body) > self._bounds.most_bytes:
             return False
         if self._following is not None:
             self._forget_read()
