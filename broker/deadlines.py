@@ -36,8 +36,9 @@ class Deadlines:
     def start(self, item: Expiring, timeout: float) -> int:
         """Has `item.expire()` called after `timeout` seconds; the number returned stops it."""
         now = self.loop.time()
-        bounded = timeout if 0.0 <= timeout <= MOST_S else min(max(timeout, 0.0), MOST_S)
-        tick = int((now + bounded) / TICK_S) + 1
+        if not 0.0 <= timeout <= MOST_S:
+            timeout = min(max(timeout, 0.0), MOST_S)
+        tick = int((now + timeout) / TICK_S) + 1
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = set()

@@ -143,14 +143,14 @@ class Subscriptions:
     @property
     def actual(self) -> int:
         """Those that the server has confirmed."""
-        return len(self._actual)
+        return len(self._actual.difference(self._always))
 
     @property
     def leaked(self) -> int:
         """Those that are confirmed, that nobody here wants, and that are not being left: always zero."""
         return len(
             self._actual.difference(
-                self._topics, self._patterns, self._to_leave, self._patterns_to_leave, self._leaving
+                self._always, self._topics, self._patterns, self._to_leave, self._patterns_to_leave, self._leaving
             )
         )
 
@@ -313,8 +313,7 @@ class Subscriptions:
             if listener is not None:
                 listener.take(push[2])
         elif kind == b"subscribe":
-            if push[1] not in self._always:
-                self._actual.add(push[1])
+            self._actual.add(push[1])
         elif kind in (b"unsubscribe", b"punsubscribe"):
             self._actual.discard(push[1])
             self._leaving.discard(push[1])

@@ -57,9 +57,12 @@ class DirectProtocol(BoundedProtocol):
         """Takes a request whose head is known as it is, and has anything else parsed."""
         is_fresh = not self._is_in_head and not self._is_in_message
         if is_fresh and self._known is not None and self._may_begin():
-            request = self._known.request(data)
-            if request is not None and self._begin_known(request, len(data)):
-                return
+            request = self._known.request(data, self._bounds.most_bytes)
+            if request is not None and request.path in self._direct.paths:
+                if self._following is not None:
+                    self._forget_read()
+                if self._begin(request):
+                    return
         self._fresh = data if is_fresh else b""
         super().data_received(data)
         self._fresh = b""
@@ -72,16 +75,7 @@ class DirectProtocol(BoundedProtocol):
                 cycle.lose()
         super().connection_lost(exc)
 
-    # A request whose head is known
-
-    def _begin_known(self, request: WholeRequest, received: int) -> bool:
-        if request.path not in self._direct.paths or received - len(request.body) > self._bounds.most_bytes:
-            return False
-        if self._following is not None:
-            self._forget_read()
-        return self._begin(request)
-
-    # Any other, by the parser's callbacks
+    # What is parsed, by the parser's callbacks
 
     def begin_request(self) -> None:
         """Has a request to a direct path wait for its body, which mostly has come with the head."""

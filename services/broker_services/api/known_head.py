@@ -39,11 +39,11 @@ class KnownHead(msgspec.Struct, eq=False):
     line_text: bytes = b""
     line: RequestLine | None = None
 
-    def request(self, data: bytes) -> WholeRequest | None:
-        """The request, if `data` is exactly one that has this head."""
-        line_end = data.find(b"\r\n")
-        body_start = line_end + len(self.tail)
-        if len(data) != body_start + self.body_bytes or not data.startswith(self.tail, line_end):
+    def request(self, data: bytes, most_bytes: int) -> WholeRequest | None:
+        """The request, if `data` is exactly one that has this head, which may have `most_bytes` with its first line."""
+        body_start = len(data) - self.body_bytes
+        line_end = body_start - len(self.tail)
+        if data[line_end:body_start] != self.tail or body_start > most_bytes:
             return None
         text = data[:line_end]
         line = self.line

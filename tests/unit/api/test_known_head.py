@@ -26,11 +26,11 @@ def of_post() -> KnownHead:
 
 
 def test_the_same_head_behind_another_line_and_with_another_body() -> None:
-    other = of_get().request(GET.replace(b"/createTask?queue=a", b"/queryTaskState?uuid=t&wait=1.5"))
+    other = of_get().request(GET.replace(b"/createTask?queue=a", b"/queryTaskState?uuid=t&wait=1.5"), 10_000)
     assert other is not None
     assert (other.method, other.path, other.query) == ("GET", "/queryTaskState", b"uuid=t&wait=1.5")
     assert (other.headers, other.body) == (HEADERS, b"")
-    with_body = of_post().request(POST.replace(b"{}", b"[]"))
+    with_body = of_post().request(POST.replace(b"{}", b"[]"), 10_000)
     assert with_body is not None
     assert (with_body.method, with_body.path, with_body.query, with_body.body) == ("POST", "/createTask", b"", b"[]")
 
@@ -50,12 +50,18 @@ def test_the_same_head_behind_another_line_and_with_another_body() -> None:
     ],
 )
 def test_any_other_byte_is_another_head(other: bytes) -> None:
-    assert of_get().request(other) is None
+    assert of_get().request(other, 10_000) is None
+
+
+def test_a_head_has_as_many_bytes_as_it_may() -> None:
+    assert of_get().request(GET, len(GET)) is not None
+    assert of_get().request(GET, len(GET) - 1) is None
+    assert of_post().request(POST, len(POST) - 2) is not None
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}}", b"{}" + POST])
 def test_a_body_of_another_length_is_not_told(body: bytes) -> None:
-    assert of_post().request(POST[:-2] + body) is None
+    assert of_post().request(POST[:-2] + body, 10_000) is None
 
 
 @pytest.mark.parametrize(("value", "is_known"), [(b"Keep-Alive", True), (b"close", False), (b"keep-alive, te", False)])
@@ -113,7 +119,7 @@ def test_a_query_comes_as_it_was_sent() -> None:
 
 
 def asked(known: KnownHead, data: bytes) -> CreateRequest:
-    request = known.request(data)
+    request = known.request(data, 10_000)
     assert request is not None
     return request.read_line(CreateRequest)
 
@@ -152,4 +158,4 @@ def test_the_line_before_does_not_stand_for_none(size: int) -> None:
     data = GET.replace(b"queue=a", b"queue=a&payload=%s" % (b"1" * size))
     known = known_head(data, HEADERS, b"")
     assert known is not None
-    assert known.request(known.tail) is None
+    assert known.request(known.tail, 10_000) is None
