@@ -138,11 +138,7 @@ class ResponseHub:
     @property
     def held_by_queue(self) -> Mapping[str, int]:
         """The same by the queue of the task, as far as any are held."""
-        held: Counter[str] = Counter()
-        for channel in self._channels():
-            if channel.waiters:
-                held[channel.queue] += len(channel.waiters)
-        return held
+        return Counter(channel.queue for channel in self._channels() for _ in channel.waiters)
 
     def start(self) -> None:
         """Begins to look at old waits now and then."""
