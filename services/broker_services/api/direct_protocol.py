@@ -139,8 +139,9 @@ class DirectProtocol(BoundedProtocol):
         if call is None:
             return False
         self.cycle = call  # type: ignore[assignment]  # it has what is looked at
-        # What it says was read; a connection keeps its last call.
-        request.body = b""
+        if request.body:
+            # What it says was read; a connection keeps its last call.
+            request.body = b""
         return True
 
     def write_answer(self, answer: Answer, *, closes: bool) -> None:
