@@ -72,22 +72,21 @@ class Channel(msgspec.Struct, eq=False):
         """A message on the task's response channel: only its seal makes it more than a hint."""
         if not self.waiters:
             return
-        # Those who are told may leave at once.
-        waiters = tuple(self.waiters)
-        uuid, queue, seal = self.uuid, self.queue, waiters[0].seal
-        # The usual outcome is told by its first bytes, which only `settle.lua` can write: they hold the seal.
-        usual = f'{{"seal":"{seal}","uuid":"{uuid}","queue":"{queue}","state":"succeeded","'.encode()
-        size = len(usual)
-        task: StoredTask | None
-        if message[:size] == usual and message[size : size + 7] in _AFTER_STATE:
-            task = StoredTask(uuid, queue, seal, _SUCCEEDED, b"{" + message[len(seal) + _BESIDE_SEAL :])
+        try:
+            sealed = _decoder.decode(message)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # Not from the scripts: a reason to look.
+            pass
         else:
-            task = _sealed(self, message)
-        if task is not None:
-            for waiter in waiters:
-                if waiter.seal == task.seal:
-                    self.has_ended = True
-                    waiter.set_result(task)
+            if not sealed.omitted:
+                # The seal is the first member, as `settle.lua` writes it: `{"seal":"...",`.
+                document = b"{" + message[len(sealed.seal) + 11 :]
+                task = StoredTask(self.uuid, self.queue, sealed.seal, sealed.state, document)
+                # Those who are told may leave at once.
+                for waiter in tuple(self.waiters):
+                    if waiter.seal == sealed.seal:
+                        self.has_ended = True
+                        waiter.set_result(task)
         if self.waiters and any(not waiter.is_settled for waiter in self.waiters):
             self.hub.read_soon(self)
 
@@ -101,11 +100,6 @@ class _Sealed(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Sealed)
-_AFTER_STATE: Final = frozenset({b'result"', b"progres", b"attempt"})
-"""What may follow the state of a success whose values are in the message: they are not `omitted`."""
-_BESIDE_SEAL: Final = len('{"seal":"",')
-# A member of an enum is a Python call to look up, before Python 3.12.
-_SUCCEEDED: Final = TaskState.SUCCEEDED
 
 
 class ResponseHub:
@@ -272,15 +266,3 @@ class ResponseHub:
                 await self._check([channel for channel in self._channels() if channel.since < oldest])
             except (StoreUnavailableError, StoreError) as error:
                 log.warning("Old waits could not be checked (%s); the next round will.", error)
-
-
-def _sealed(channel: Channel, data: bytes) -> StoredTask | None:
-    """The outcome that a message tells, if its seal is right; None for what no script has written."""
-    try:
-        message = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if message.omitted:
-        return None
-    # The seal is the first member, as `settle.lua` writes it.
-    return StoredTask(channel.uuid, channel.queue, message.seal, message.state, b"{" + data[data.index(b",") + 1 :])

@@ -40,8 +40,8 @@ async def test_a_reconnect_that_reads_before_it_subscribes(tmp_path: Path) -> No
 
 
 async def test_a_settle_without_the_lease_check(tmp_path: Path) -> None:
-    # Whichever listens has the tasks, so each worker is stalled in turn, never both: the other one has to claim what that
-    # one has lost, and to be at it when it goes on.
+    # Whichever listens has the tasks, so each worker is stalled in turn. Never both: the other has to claim what the
+    # stalled one has lost, and to be at it when that goes on.
     plan = [Fault(0.5 + 3.5 * turn, "worker-stop", f"worker{1 + turn % 2}", 3.0) for turn in range(4)]
     variant = "settle-without-the-lease-check"
     found = await violated_rules(variant, tmp_path / "run", seconds=15, stories=["slow"], plan=plan)
