@@ -18,13 +18,13 @@ MOST_UUIDS: Final = 100
 Until = Literal["all", "any"]
 
 
-class BatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class BatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Asks for many tasks, each as `createTask` does with `wait` 0."""
 
     tasks: Annotated[list[BatchedTask], Meta(max_length=MOST_TASKS)]
 
 
-class QuerySeveralRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class QuerySeveralRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Reads tasks, holding until they have ended where `wait` asks for it."""
 
     uuid: Annotated[list[Uuid], Meta(min_length=1, max_length=MOST_UUIDS, description="Up to 100, each by itself.")]

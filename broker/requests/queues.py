@@ -11,11 +11,11 @@ from msgspec import Meta
 from broker.requests.fields import Queue
 
 
-class QueuesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class QueuesRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Reads the numbers of all queues."""
 
 
-class QueueRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class QueueRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Names a queue in a path."""
 
     queue: Queue

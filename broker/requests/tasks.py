@@ -35,7 +35,7 @@ DEFAULT_MAX_ATTEMPTS: Final = 3
 DEFAULT_MOST_PENDING: Final = 100_000
 
 
-class BatchedTask(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class BatchedTask(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Asks for a task, or for the one that already has this uuid, without being held for its end."""
 
     uuid: Uuid | None = None
@@ -52,7 +52,7 @@ class BatchedTask(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ) = None
 
 
-class CreateRequest(BatchedTask, kw_only=True, forbid_unknown_fields=True):
+class CreateRequest(BatchedTask, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Asks for a task, or for the one that already has this uuid."""
 
     wait: Wait | None = None
@@ -79,32 +79,32 @@ class ChangeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     lease: Lease | None = None
 
 
-class CancelRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class CancelRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Cancels a task wherever it is."""
 
     uuid: Uuid
 
 
-class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Reads a task, holding until it has ended where `wait` asks for it."""
 
     uuid: Uuid
     wait: Wait | None = None
 
 
-class EventsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class EventsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Follows a task: what it reports, until it has ended."""
 
     uuid: Uuid
 
 
-class RetryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class RetryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Asks for a new task like one that has failed or expired."""
 
     uuid: Uuid
 
 
-class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Reads a page of tasks, newest created first."""
 
     queue: Queue | None = None

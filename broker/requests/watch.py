@@ -24,31 +24,31 @@ NamespaceAndVersion = Annotated[
 ]
 
 
-class NamespaceRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class NamespaceRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Names the namespace, at the end of the path."""
 
     namespace: Namespace
 
 
-class WatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class WatchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Holds until the namespace has another version."""
 
     version: Version | None = None
     wait: Wait | None = None
 
 
-class WatchSeveralRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class WatchSeveralRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Holds until one of the namespaces has another version."""
 
     namespace: Annotated[list[NamespaceAndVersion], Meta(min_length=1, max_length=MOST_NAMESPACES)]
     wait: Wait | None = None
 
 
-class PublishRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class PublishRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Publishes a value; a POST has it as its whole body."""
 
     value: JsonValue
 
 
-class UnpublishRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class UnpublishRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """Deletes a namespace."""
