@@ -123,23 +123,15 @@ async def test_many_waiters_share_one_subscription(hub: ResponseHub, store: Stor
     assert {(await settled(waiter)).state for waiter in [first, *others]} == {TaskState.SUCCEEDED}
 
 
-class _Refusing:
-    """Stands in for the decoder where none is needed."""
-
-    def decode(self, data: bytes) -> object:
-        raise AssertionError(data)
-
-
 @pytest.mark.parametrize("result", [b"", b"1", b'{"omitted":true}'])
 @pytest.mark.parametrize("progress", [None, b"0.5"])
-async def test_a_success_is_told_by_its_first_bytes(
-    hub: ResponseHub, store: Store, monkeypatch: pytest.MonkeyPatch, result: bytes, progress: bytes | None
+async def test_a_success_is_told_with_its_values(
+    hub: ResponseHub, store: Store, result: bytes, progress: bytes | None
 ) -> None:
     waiter = await waiting(hub, store)
     if progress is not None:
         claimed = await store.claim_one()
         await store.transitions.extend("t", claimed.lease, 30_000, progress)
-    monkeypatch.setattr(response_hub, "_decoder", _Refusing())
     await store.transitions.finish("t", succeeded(result))
     assert await settled(waiter) == await store.queries.read("t")
     assert hub.rescued == 0
