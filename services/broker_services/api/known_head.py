@@ -23,7 +23,7 @@ _KEEP_ALIVE: Final = b"keep-alive"
 
 
 MOST_LINE_BYTES: Final = 1_024
-"""A longer request line is not remembered: connections that wait for their next request are many."""
+"""A longer request line is not remembered, nor what it asks for: many connections wait for their next request."""
 
 
 class KnownHead(msgspec.Struct, eq=False):
@@ -43,21 +43,19 @@ class KnownHead(msgspec.Struct, eq=False):
         """The request, if `data` is exactly one that has this head, which may have `most_bytes` with its first line."""
         body_start = len(data) - self.body_bytes
         line_end = body_start - len(self.tail)
-        if data[line_end:body_start] != self.tail or body_start > most_bytes:
+        # Where less has come than this head and its body have, a slice would count from the end of what has come.
+        if line_end < 0 or body_start > most_bytes or data[line_end:body_start] != self.tail:
             return None
-        text = data[:line_end]
+        text, body = data[:line_end], data[body_start:]
         line = self.line
         if line is None or text != self.line_text:
             line = read_line(text)
             if line is None:
                 return None
-            self.remember(text, line)
-        return WholeRequest(line.method, line.path, line.query, self.headers, body=data[body_start:], line=line)
-
-    def remember(self, line_text: bytes, line: RequestLine) -> None:
-        """Keeps a request line for the next request, unless it is a long one."""
-        if len(line_text) <= MOST_LINE_BYTES:
-            self.line_text, self.line = line_text, line
+            if line_end > MOST_LINE_BYTES:
+                return WholeRequest(line.method, line.path, line.query, self.headers, body=body)
+            self.line_text, self.line = text, line
+        return WholeRequest(line.method, line.path, line.query, self.headers, body=body, line=line)
 
 
 def read_line(line: bytes) -> RequestLine | None:
@@ -84,5 +82,6 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     if not is_usual or line is None or head_end + len(body) != len(data):
         return None
     known = KnownHead(data[line_end:head_end], headers, len(body))
-    known.remember(data[:line_end], line)
+    if line_end <= MOST_LINE_BYTES:
+        known.line_text, known.line = data[:line_end], line
     return known

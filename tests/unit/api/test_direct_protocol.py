@@ -139,7 +139,7 @@ requests_sent = st.builds(
     st.sampled_from(["GET", "POST"]),
     st.sampled_from(["/direct", "/direct?a=1", "/direct?a=2&b=%22", "/di%72ect", "/other?c"]),
     headers_sent,
-    st.sampled_from([b"", b"{}", b"[1]", b"GET /direct HTTP/1.1\r\nhost: x\r\n\r\n"]),
+    st.sampled_from([b"", b"{}", b"[1]", b"GET /direct HTTP/1.1\r\nhost: x\r\n\r\n", b"2" * 300, b"2" * 301]),
 )
 
 
@@ -183,6 +183,20 @@ async def test_a_head_that_continues_in_another_chunk_is_not_remembered() -> Non
     server.receive(GET)
     server.receive(GET)
     assert [dict(seen.headers).get(b"x-y") for seen in server.seen] == [b"GET /direct?a=1 HTTP/1.1", None]
+    server.close()
+
+
+async def test_a_request_in_two_equal_parts_is_one_behind_a_known_head_too() -> None:
+    """Its second half may look like a request: an upload of one, say, or an attack."""
+    inner = b"POST /direct?inner HTTP/1.1\r\nhost: x\r\nx-fill: %b\r\ncontent-length: 0\r\n\r\n" % (b"f" * 100)
+    head = len(request("POST", "/direct", {"host": "x"}, b"1" * 200)[0]) - 200
+    outer, seen = request("POST", "/direct", {"host": "x"}, b"1" * (len(inner) - head) + inner)
+    server = Server()
+    server.receive(outer)
+    server.receive(outer[: len(outer) // 2])
+    server.receive(outer[len(outer) // 2 :])
+    await server.settle()
+    assert (server.seen, server.answers) == ([seen, seen], 2)
     server.close()
 
 

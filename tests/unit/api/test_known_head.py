@@ -64,6 +64,17 @@ def test_a_body_of_another_length_is_not_told(body: bytes) -> None:
     assert of_post().request(POST[:-2] + body, 10_000) is None
 
 
+@pytest.mark.parametrize("size", [400, 401])
+def test_a_part_of_a_request_is_not_told(size: int) -> None:
+    """Of two equal parts, what is missing of the head is as long as what there is of it, counted from the other end."""
+    whole = POST.replace(b"Length: 2", b"Length: %d" % size)[:-2] + b"1" * size
+    known = known_head(whole, HEADERS, b"1" * size)
+    assert known is not None
+    assert known.request(whole, 10_000) is not None
+    for length in range(len(whole)):
+        assert known.request(whole[:length], 10_000) is None
+
+
 @pytest.mark.parametrize(("value", "is_known"), [(b"Keep-Alive", True), (b"close", False), (b"keep-alive, te", False)])
 def test_a_connection_that_is_kept_is_what_every_connection_is(value: bytes, is_known: bool) -> None:
     assert (known_head(GET, {**HEADERS, b"connection": value}, b"") is not None) == is_known
