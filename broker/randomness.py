@@ -8,14 +8,24 @@ from typing import Final
 
 NAME_BYTES: Final = 16
 """128 bits: collisions and guesses are out of reach; the contract asks for 122 in names, 128 in seals."""
-BLOCK_BYTES: Final = 4_096
+SECRET_LENGTH: Final = 22
+"""Letters of six bits each, which are 132."""
+BLOCK_BYTES: Final = 4_080
 
 
-# Names of the present block, each given out once.
-_left: Final[list[str]] = []
+# Names and secrets of the present blocks, each given out once.
+_names: Final[list[str]] = []
+_secrets: Final[list[str]] = []
+
+
+def _forget() -> None:
+    _names.clear()
+    _secrets.clear()
+
+
 # A child process must not give out what its parent will.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_left.clear)
+    os.register_at_fork(after_in_child=_forget)
 
 
 def new_uuid() -> str:
@@ -23,18 +33,26 @@ def new_uuid() -> str:
     # Another thread may take the last one in between.
     while True:
         try:
-            return _left.pop()
+            return _names.pop()
         except IndexError:
-            _draw()
+            _names.extend(_pieces(os.urandom(BLOCK_BYTES).hex(), 2 * NAME_BYTES))
 
 
-def _draw() -> None:
-    digits = os.urandom(BLOCK_BYTES).hex()
-    _left.extend([digits[start : start + 2 * NAME_BYTES] for start in range(0, len(digits), 2 * NAME_BYTES)])
+def new_secret() -> str:
+    """132 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL.
+
+    Shorter than a name: the server hashes each letter of a text as often as a script reads it or writes it.
+    """
+    while True:
+        try:
+            return _secrets.pop()
+        except IndexError:
+            _secrets.extend(_pieces(urlsafe_b64encode(os.urandom(BLOCK_BYTES)).decode(), SECRET_LENGTH))
 
 
-new_secret = new_uuid
-"""128 random bits for a seal or the secret half of a lease, in letters that need no escape in JSON or a URL."""
+def _pieces(text: str, length: int) -> list[str]:
+    """The text cut into pieces of this length, without what is left over."""
+    return [text[start : start + length] for start in range(0, len(text) - length + 1, length)]
 
 
 def new_version() -> str:

@@ -31,7 +31,8 @@ _word = re.compile(r"--.*|'[^'\n]*'|\b(?P<list>record|old|terms)\.(?P<field>\w+)
 _BYTE: Final = "B"
 _NUMBER: Final = "d"
 _TEXT: Final = "s"
-_RECORD_PARTS: Final[Mapping[str, str]] = {
+_ABSENT: Final = {_BYTE: "0", _NUMBER: "0", _TEXT: "''"}
+_COMMON_PARTS: Final[Mapping[str, str]] = {
     "format": _BYTE,
     **dict.fromkeys(("queue", "state"), _TEXT),
     "attempt": _NUMBER,
@@ -43,15 +44,18 @@ _RECORD_PARTS: Final[Mapping[str, str]] = {
     "started": _NUMBER,
     **dict.fromkeys(("lease", "worker"), _TEXT),
     **dict.fromkeys(("finished", "kept"), _NUMBER),
-    **dict.fromkeys(("result", "error", "progress", "last_error"), _TEXT),
+    "result": _TEXT,
+}
+"""The parts that each task's record is written with, in their order, each as Lua's `struct` writes it."""
+_RARE_PARTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("error", "progress", "last_error"), _TEXT),
     "large": _BYTE,
     "due": _NUMBER,
     **dict.fromkeys(("idempotency", "retry_of", "events"), _TEXT),
     "limited": _BYTE,
 }
-"""The parts of a task's record in their order, each as Lua's `struct` writes it. A new one goes to the end."""
-RECORD_FIELDS: Final = tuple(_RECORD_PARTS)
-RECORD_LAYOUT: Final = "<" + "".join(_RECORD_PARTS.values())
+"""Those that stand behind them where the record has any of these. A new part goes to the end."""
+RECORD_FIELDS: Final = (*_COMMON_PARTS, *_RARE_PARTS)
 CLAIM_NUMBERS: Final = struct.Struct("<IQQQ")
 """The numbers of a claim's answer: attempt; lease end, created and expires in ms."""
 CREATE_TERMS: Final = (
@@ -105,8 +109,11 @@ _PLACES: Final[Mapping[str, Mapping[str, int]]] = {
 _LITERALS: Final[Mapping[str, str]] = {
     **{name: f"'{value}'" for name, value in _NAMES.items()},
     **{code.name: str(code.value) for code in Code},
-    "RECORD_LENGTH": str(len(RECORD_FIELDS)),
-    "RECORD_LAYOUT": f"'{RECORD_LAYOUT}'",
+    "COMMON_LENGTH": str(len(_COMMON_PARTS)),
+    "RARE_LENGTH": str(len(_RARE_PARTS)),
+    "COMMON_LAYOUT": f"'<{''.join(_COMMON_PARTS.values())}'",
+    "RARE_LAYOUT": f"'<{''.join(_RARE_PARTS.values())}'",
+    "RARE_PARTS": ", ".join(f"record[{_RECORD_PLACES[name]}] or {_ABSENT[kind]}" for name, kind in _RARE_PARTS.items()),
     "CLAIM_NUMBERS": "'<I4I8I8I8'",
 }
 
@@ -151,6 +158,13 @@ class Script:
     def batch(self, key: str, *shared: Argument) -> Batch:
         """Calls that may be joined: what all of them share; each command has its own arguments besides."""
         return Batch(self, key, shared)
+
+
+def fragment(name: str) -> str:
+    """A fragment with those that it includes, as scripts have it in front."""
+    fragments: dict[str, str] = {}
+    _collect(f"-- @include {name}", fragments)
+    return "\n".join(map(with_literals, fragments.values()))
 
 
 @cache

@@ -95,7 +95,7 @@ TO_BE_SEEN: Final = {
 DEFECTS: Final = {
     "one more runs than may": (scripts.CLAIM_TASKS, "limits.running - (redis", "1 + limits.running - (redis"),
     "a window is forgotten too soon": (scripts.CLAIM_TASKS, "integer(now - limits.window)", "integer(now - 1)"),
-    "a free place is not told": (scripts.FINISH_TASKS, "if record.limited == 1 then", "if false then"),
+    "a free place is not told": (scripts.FINISH_TASKS, "if record.limited then", "if false then"),
     "a lost lease still ends the task": (scripts.FINISH_TASKS, "record.lease ~= lease", "false"),
     "an ended task is ended again": (scripts.FINISH_TASKS, "not is_open(record) or expire_if_over", "expire_if_over"),
     "a worker is not told": (scripts.FINISH_TASKS, "worker ~= '' and not by_worker", "false"),
@@ -155,7 +155,7 @@ for i, key in ipairs(redis.call('KEYS', '*')) do
   if key == '{naming.tasks_key()}' then
     kind, content = 'records', {{}}
     for i, uuid in ipairs(redis.call('HKEYS', key)) do
-      content[i] = {{ uuid, fields_of(key, uuid) }}
+      content[i] = {{ uuid, fields_of(uuid) }}
     end
   else
     local range = ranges[kind]

@@ -38,14 +38,14 @@ _FENCE: Final = "test:fence"
 _VALUES: Final = ("payload", "result", "error", "progress", "last_error")
 
 READ_FIELDS: Final = f"""
-local last_common = {scripts.RECORD_FIELDS.index("size") + 1}
+{scripts.fragment("record")}
+local last_always = {scripts.RECORD_FIELDS.index("size") + 1}
 local names = {{ {", ".join(f"'{name}'" for name in scripts.RECORD_FIELDS)} }}
-local function fields_of(key, uuid)
-  local text, flat = redis.call('HGET', key, uuid), {{}}
-  local found = text and {{ struct.unpack('{scripts.RECORD_LAYOUT}', text) }} or {{}}
+local function fields_of(uuid)
+  local record, flat = read_record(uuid) or {{}}, {{}}
   for i, name in ipairs(names) do
-    local value = found[i]
-    if value and value ~= '' and (value ~= 0 or i <= last_common) and name ~= 'format' then
+    local value = record[i]
+    if value and value ~= '' and (value ~= 0 or i <= last_always) and name ~= 'format' then
       flat[#flat + 1] = name
       flat[#flat + 1] = type(value) == 'number' and string.format('%d', value) or tostring(value)
     end
@@ -53,11 +53,13 @@ local function fields_of(key, uuid)
   return flat
 end
 """
-"""Lua: fields_of(key, uuid) is a record as names and texts, those that are absent left out."""
+"""Lua: fields_of(uuid) is a record as names and texts, those that are absent left out."""
 PUT_FIELD: Final = f"""
-local found = {{ struct.unpack('{scripts.RECORD_LAYOUT}', redis.call('HGET', KEYS[1], ARGV[3])) }}
-found[tonumber(ARGV[1])] = ARGV[2]
-redis.call('HSET', KEYS[1], ARGV[3], struct.pack('{scripts.RECORD_LAYOUT}', unpack(found)))
+{scripts.fragment("record")}
+local record = read_record(ARGV[3])
+record[tonumber(ARGV[1])] = ARGV[2] ~= '' and ARGV[2] or nil
+write_record(ARGV[3], record)
+write_records()
 """
 
 Message = tuple[str, str]
@@ -220,7 +222,7 @@ class Store:
         return {**self._hash(naming.values_key(uuid)), **short}
 
     def put_field(self, name: str, text: str, uuid: str = "t") -> None:
-        """Writes into a record from outside."""
+        """Writes into a record from outside; "" takes a part away that not every task has."""
         place = scripts.RECORD_FIELDS.index(name) + 1
         self.raw.eval(PUT_FIELD, 1, naming.tasks_key(), place, text, uuid)
 
@@ -266,7 +268,7 @@ class Store:
         return {name: int(text) for name, text in fields.items() if name != "seen" and text != "0"}
 
     def _fields(self, uuid: str) -> dict[str, str]:
-        flat: Any = self.raw.eval(READ_FIELDS + "return fields_of(KEYS[1], ARGV[1])", 1, naming.tasks_key(), uuid)
+        flat: Any = self.raw.eval(READ_FIELDS + "return fields_of(ARGV[1])", 1, naming.tasks_key(), uuid)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def _hash(self, key: str) -> dict[str, str]:

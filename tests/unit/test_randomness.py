@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
 import pytest
 
-from broker import naming, randomness
-from broker.randomness import BLOCK_BYTES, NAME_BYTES, new_secret, new_uuid
+from broker import naming
+from broker.randomness import BLOCK_BYTES, NAME_BYTES, SECRET_LENGTH, new_secret, new_uuid
 
 
 def test_names_are_uuids() -> None:
@@ -17,7 +18,8 @@ def test_names_are_uuids() -> None:
 
 
 def test_secrets_need_no_escape_and_have_128_bits() -> None:
-    assert all(re.fullmatch("[0-9a-f]{32}", new_secret()) for _ in range(100))
+    secrets = [new_secret() for _ in range(3 * BLOCK_BYTES // SECRET_LENGTH)]
+    assert all(re.fullmatch("[0-9A-Za-z_-]{22}", secret) for secret in secrets)
 
 
 def test_none_comes_twice_over_many_blocks() -> None:
@@ -37,17 +39,18 @@ def test_every_bit_varies() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="This system has no fork.")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_gives_out_others() -> None:
-    new_uuid()  # so that a block is begun
+@pytest.mark.parametrize(("draw", "length"), [(new_uuid, 2 * NAME_BYTES), (new_secret, SECRET_LENGTH)])
+def test_a_forked_child_gives_out_others(draw: Callable[[], str], length: int) -> None:
+    draw()  # so that a block is begun
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, "".join(randomness.new_uuid() for _ in range(10)).encode())
+        os.write(writer, "".join(draw() for _ in range(10)).encode())
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         text = pipe.read()
-    theirs = {text[start : start + 32] for start in range(0, len(text), 32)}
+    theirs = {text[start : start + length] for start in range(0, len(text), length)}
     assert len(theirs) == 10
-    assert theirs.isdisjoint({new_uuid() for _ in range(BLOCK_BYTES // NAME_BYTES)})
+    assert theirs.isdisjoint({draw() for _ in range(BLOCK_BYTES // NAME_BYTES)})

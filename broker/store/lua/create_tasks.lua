@@ -68,7 +68,7 @@ local function answer_of_uuid(uuid, record, terms, fingerprint)
     return { CONFLICT, uuid }
   end
   if terms.idempotency then
-    if record.idempotency ~= '' then
+    if record.idempotency then
       return { MISMATCH, uuid }
     end
     bind(record, terms.idempotency, uuid)

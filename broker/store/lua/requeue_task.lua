@@ -32,7 +32,7 @@ if failed and record.attempt >= record.max_attempts then
   code = CHANGED
 else
   if error_text ~= '' then record.last_error = store_value(uuid, record, 'last_error', error_text) end
-  requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or 0)
+  requeue(uuid, record, record.attempt - (failed and 0 or 1), delay > 0 and now + delay or nil)
   code = REQUEUED
 end
 write_changes()

@@ -12,7 +12,7 @@ for _, uuid in ipairs(uuids) do
   unindex(DELAYED, uuid)
   local record = read_record(uuid)
   if record and record.state == 'pending' then
-    record.due = 0
+    record.due = nil
     write_record(uuid, record)
     count(record.queue, 'delayed', -1)
     make_claimable(uuid, record)

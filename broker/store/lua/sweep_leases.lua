@@ -24,7 +24,7 @@ for _, uuid in ipairs(uuids) do
     if record.attempt >= record.max_attempts then
       settle(uuid, record, now, 'failed', '', exhausted(uuid, record))
     else
-      requeue(uuid, record, record.attempt, 0)
+      requeue(uuid, record, record.attempt)
     end
   end
 end

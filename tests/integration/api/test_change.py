@@ -231,7 +231,7 @@ def test_a_missing_uuid_is_refused(a: Caller) -> None:
 
 
 def _lease(store: redis.Redis, uuid: str) -> str:
-    flat: Any = store.eval(READ_FIELDS + "return fields_of(KEYS[1], ARGV[1])", 1, naming.tasks_key(), uuid)
+    flat: Any = store.eval(READ_FIELDS + "return fields_of(ARGV[1])", 1, naming.tasks_key(), uuid)
     return str(dict(zip(flat[::2], flat[1::2], strict=True))[b"lease"], "ascii")
 
 
@@ -251,7 +251,9 @@ def test_the_lease_holder_may_finish(a: Caller, store: redis.Redis, running: str
 
 
 @FORMS
-@pytest.mark.parametrize("lease", ["1.wrong", "x", "0.AAAAAAAAAAAAAAAAAAAAAA"])
+@pytest.mark.parametrize(
+    "lease", ["1.wrong", "x", "0.AAAAAAAAAAAAAAAAAAAAAA", "\0", "\x001\0not json\0nor this\0", "\x000\0\0\0"]
+)
 def test_a_lease_that_does_not_hold_is_lost(a: Caller, b: Caller, running: str, by: str, lease: str) -> None:
     assert code_of(a.change(running, by=by, lease=lease)) == (409, "lease-lost")
     assert b.cancel(running).status_code == 200

@@ -27,7 +27,7 @@ KEYWORDS = {
 # What Redis gives to scripts; anything else that is read or written without `local` is a leaked global.
 LIBRARY = {
     *("redis", "KEYS", "ARGV", "math", "string", "table", "tonumber", "tostring", "ipairs", "pairs", "unpack", "type"),
-    *("select", "pcall", "error", "cmsgpack", "struct"),
+    *("select", "next", "pcall", "error", "cmsgpack", "struct"),
 }
 
 

@@ -49,13 +49,13 @@ local freed
 local function leave_lease(uuid, record)
   unindex(LEASES, uuid)
   count(record.queue, 'running', -1)
-  if record.limited == 1 then
+  if record.limited then
     freed = freed or {}
     if not freed[record.queue] then
       freed[record.queue] = true
       freed[#freed + 1] = record.queue
     end
-    record.limited = 0
+    record.limited = nil
   end
 end
 

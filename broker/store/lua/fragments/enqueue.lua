@@ -11,7 +11,7 @@ end
 
 -- make_ready(uuid, record): makes a pending task claimable, or, where it has a due time, has a sweep do so then.
 local function make_ready(uuid, record)
-  if record.due > 0 then
+  if record.due then
     index(DELAYED, uuid, integer(record.due))
     count(record.queue, 'delayed', 1)
   else

@@ -13,7 +13,7 @@ local MOST_DROPPED_EVENTS = 1000 -- lowered limits are reached over several call
 
 -- events_of(record): how many there were, the bytes that are kept, and the last reports.
 local function events_of(record)
-  if record.events == '' then
+  if not record.events then
     return 0, 0, ''
   end
   local number, bytes, reports = string.match(record.events, '^(%d+) (%d+) (.*)$')

@@ -1,8 +1,8 @@
 -- @include integer changes record
--- new_record(…): a task that is pending, with all its parts. max_attempts is 0 where its claim is to say it.
+-- new_record(…): a task that is pending, with its common parts. max_attempts is 0 where its claim is to say it.
 local function new_record(queue, priority, seq, now, ttl, retention, seal, fingerprint, size, max_attempts)
   return { RECORD_FORMAT, queue, 'pending', 0, priority, seq, now, now + ttl, retention, seal, fingerprint, size,
-    max_attempts, '', 0, '', '', 0, 0, '', '', '', '', 0, 0, '', '', '', 0 }
+    max_attempts, '', 0, '', '', 0, 0, '' }
 end
 
 -- register(uuid, record): stores a new task and puts it into the indexes of all and of open tasks.

@@ -1,5 +1,5 @@
 -- @include enqueue record changes
--- requeue(uuid, record, attempt, due): a running task becomes pending again, at once or at `due` (ms, or 0).
+-- requeue(uuid, record, attempt, due): a running task becomes pending again, at once or at `due` (ms, or nil).
 -- It keeps its place: priority and age are the record's.
 local function requeue(uuid, record, attempt, due)
   leave_lease(uuid, record)

@@ -11,7 +11,7 @@ local function leave_open_indexes(uuid, record)
   unindex(EXPIRING, uuid)
   if record.lease ~= '' then
     leave_lease(uuid, record)
-  elseif record.due > 0 then
+  elseif record.due then
     unindex(DELAYED, uuid)
     count(record.queue, 'delayed', -1)
   elseif record.state == 'pending' then
@@ -34,10 +34,12 @@ local function settle(uuid, record, now, state, result, error_text, by_worker)
   leave_open_indexes(uuid, record)
   local worker = record.worker
   local values = value_members(result, error_text, load_value(uuid, record, 'progress', record.progress))
-  local event_bytes = record.events ~= '' and string.match(record.events, ' (%d+) ') or 0
+  local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
   record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
-  record.lease, record.worker, record.due = '', '', 0
-  record.last_error = store_value(uuid, record, 'last_error', '')
+  record.lease, record.worker = '', ''
+  -- Lua makes room in a list for a nil, too.
+  if record.due then record.due = nil end
+  if record.last_error or record.large then record.last_error = drop_value(uuid, record, 'last_error') end
   if result ~= '' then record.result = store_value(uuid, record, 'result', result) end
   if error_text ~= '' then record.error = store_value(uuid, record, 'error', error_text) end
   write_record(uuid, record)

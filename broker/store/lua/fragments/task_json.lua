@@ -11,7 +11,7 @@ local function render_task(opening, uuid, record, values)
     .. (started > 0 and '","started_at":"' or '') .. (started > 0 and rfc3339(started) or '')
     .. (finished > 0 and '","finished_at":"' or '') .. (finished > 0 and rfc3339(finished) or '')
     .. '","expires_at":"' .. rfc3339(record.expires)
-    .. (retry_of ~= '' and '","retry_of":"' .. retry_of .. '"}' or '"}')
+    .. (retry_of and '","retry_of":"' .. retry_of .. '"}' or '"}')
 end
 
 -- value_members(result, error, progress): each JSON text, or '' when there is none.
