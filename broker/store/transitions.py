@@ -403,8 +403,10 @@ def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
 
 def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
     # The worst that a second run can do is to tell the one who changed it that it was so already.
-    head = f"{completion.state._value_}\0{lease}\0{flag(wants_document)}\0".encode()
-    end = b"%b%b\0%b\0" % (head, completion.result, completion.error)
+    head = f"{completion.state._value_}\0{flag(wants_document)}\0".encode()
+    # What cannot be a lease is none that holds.
+    own = lease.encode(errors="surrogatepass")
+    end = b"%b%b\0%b\0%b" % (head, completion.result, completion.error, own)
     return Command((uuid, end), repeatable=True, batch=_FINISH_BATCH)
 
 

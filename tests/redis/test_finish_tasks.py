@@ -41,6 +41,18 @@ async def test_a_lease_holder_ends_its_task(store: Store, completion: Completion
     assert kept >= 1_000 + len(b"[]") + len(completion.result) + len(completion.error)
 
 
+@pytest.mark.parametrize("more", ["\0", "\0junk", "\x001\0not json\0nor this\0", "\ud800", " ", "é"])
+@pytest.mark.parametrize("begins_with_its_lease", [True, False])
+async def test_a_lease_is_compared_whole(store: Store, begins_with_its_lease: bool, more: str) -> None:
+    """Whatever it holds: other texts of the call are ended by zero bytes."""
+    claimed = await store.created_and_claimed()
+    lease = (claimed.lease if begins_with_its_lease else "") + more
+    with pytest.raises(LeaseLostError):
+        await store.transitions.finish("t", succeeded(), lease=lease)
+    assert (await store.document())["state"] == "running"
+    assert (await store.transitions.finish("t", succeeded(), lease=claimed.lease)).changed
+
+
 @pytest.mark.parametrize("completion", ENDS)
 async def test_the_outcome_is_stored_and_announced_alike(store: Store, completion: Completion) -> None:
     created = await store.create(payload=b"[]")

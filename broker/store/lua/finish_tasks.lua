@@ -3,8 +3,9 @@
 --
 -- KEYS[1]   the index of all tasks
 -- ARGV      for each task: 1 uuid   2 how it ends, one text, since an argument more costs the client and the server some
---           2,500 instructions; each with a zero byte at its end: terminal state, lease ("" for a third party), "1" when a
---           change should return the task JSON, result (JSON text, "" for none), error (the same)
+--           2,500 instructions: terminal state, "1" when a change should return the task JSON, result (JSON text, "" for
+--           none) and error (the same), each with a zero byte at its end, and the lease ("" for a third party). This is the
+--           rest, since it alone may hold any byte
 -- returns   for each task: CHANGED, or {CHANGED, task JSON} where that is asked for, {FINAL, state, task JSON} when it has
 --           ended already (the caller compares outcomes: Lua would change numbers), {LEASE_LOST}, {NOT_FOUND} or
 --           {BROKEN, reason}
@@ -14,7 +15,8 @@ local now = now_ms()
 
 local function finish(start)
   local uuid = ARGV[start]
-  local state, lease, wants_document, result, error_text = struct.unpack('sssss', ARGV[start + 1])
+  local state, wants_document, result, error_text, place = struct.unpack('ssss', ARGV[start + 1])
+  local lease = string.sub(ARGV[start + 1], place)
   local record = read_record(uuid)
   if not record then
     return { NOT_FOUND }
