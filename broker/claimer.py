@@ -17,7 +17,8 @@ from broker.alarm import Alarm
 from broker.executor import Executor
 from broker.lane import Lane
 from broker.measures import WorkerMeasures
-from broker.store.transitions import Claims, Transitions
+from broker.store.claims import Claims
+from broker.store.transitions import Transitions
 
 log = logging.getLogger("broker.worker")
 

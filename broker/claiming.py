@@ -28,8 +28,9 @@ from broker.errors import (
 )
 from broker.requests import Claim, Release, milliseconds
 from broker.response_hub import ResponseHub
+from broker.store.claims import Claimed, ClaimWish
 from broker.store.queries import Queries
-from broker.store.transitions import Claimed, ClaimWish, Transitions
+from broker.store.transitions import Transitions
 from broker.subscriptions import LEAVE_AFTER_S
 
 log = logging.getLogger("broker.claiming")

@@ -35,8 +35,10 @@ from broker.lane import Lane
 from broker.measures import WorkerMeasures
 from broker.requests import Completion, milliseconds
 from broker.settings import Settings
+from broker.store.claims import Claimed
 from broker.store.commands import Reply
-from broker.store.transitions import Claimed, Transitions, is_changed
+from broker.store.completions import is_changed
+from broker.store.transitions import Transitions
 from broker.task import Deferred, Task, TaskState
 
 log = logging.getLogger("broker.executor")

@@ -34,11 +34,11 @@ from broker.requests import (
 from broker.response_hub import ResponseHub
 from broker.settings import Settings
 from broker.store import scripts
+from broker.store.completions import Changed
 from broker.store.link import Link
 from broker.store.queries import Page, QueueNumbers, StoredTask
 from broker.store.session import Session
 from broker.store.topology import Topology
-from broker.store.transitions import Changed
 from broker.subscriptions import Subscriptions
 from broker.task import TaskState
 from broker.watch import Watches

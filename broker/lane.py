@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.handlers import Handler, ThreadLane
 from broker.requests import MOST_CLAIMED
-from broker.store.transitions import ClaimWish
+from broker.store.claims import ClaimWish
 from broker.task import Task
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -13,17 +13,18 @@ from broker.errors import (
     BrokerError,
     InvalidRequestError,
     StoreError,
-    TaskAlreadyFinalError,
 )
-from broker.randomness import new_report, new_secret
-from broker.requests import DEFAULT_MAX_ATTEMPTS, Completion, LimitsRequest, NewTask, Release, Retry, is_outcome_of
+from broker.randomness import new_report
+from broker.requests import Completion, LimitsRequest, NewTask, Release, Retry, is_outcome_of
 from broker.store import scripts
+from broker.store.claims import Claimed, Claims, ClaimWish, claim_command, read_claims
 from broker.store.codes import Code
 from broker.store.commands import Awaited, Command, Receiver, Reply, Sender, send_all
+from broker.store.completions import Changed, finish_command, read_finished
 from broker.store.creates import Created, create_command, created_or_error, read_created, read_retried
 from broker.store.fence import UnconfirmedError
 from broker.store.queries import StoredTask
-from broker.store.script_answers import already_final, broken, flag, raise_lost
+from broker.store.script_answers import already_final, flag, raise_lost
 from broker.task import TaskState
 
 EVENTS_KEPT: Final = 2_000
@@ -32,52 +33,8 @@ EVENT_BYTES_KEPT: Final = 2**20
 MOST_LIMITED: Final = 1_000
 """Queues that have limits: these are never forgotten, and names are their callers' choice."""
 
-
-class Claimed(msgspec.Struct, frozen=True, gc=False):
-    """One claimed attempt; times in milliseconds of the server's clock. `document`: the task JSON, where asked for."""
-
-    uuid: str
-    queue: str
-    attempt: int
-    lease: str
-    lease_end_ms: int
-    created_ms: int
-    expires_ms: int
-    payload: bytes | None
-    document: bytes | None = None
-
-
-class Claims(msgspec.Struct, frozen=True):
-    """What a claim has got. `again_ms`: when a queue that holds more lets another task start, by its rate."""
-
-    tasks: list[Claimed]
-    again_ms: Mapping[str, int]
-
-
-class Changed(msgspec.Struct, frozen=True):
-    """The answer to a completion that won, or repeats the winner."""
-
-    uuid: str
-    changed: bool
-    state: TaskState
-    document: bytes | None
-
-
-class ClaimWish(msgspec.Struct, frozen=True):
-    """How many tasks of one queue a worker would take."""
-
-    queue: str
-    most: int
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS
-
-
-# A member of an enum is a Python call to look up, before Python 3.12.
-_CHANGED: Final = int(Code.CHANGED)
 _CONFIRMED: Final = Command(("PING",), repeatable=True)
 """Its reply is given when replicas confirm."""
-_numbers_of: Final = scripts.CLAIM_NUMBERS.unpack_from
-_NUMBERS_SIZE: Final = scripts.CLAIM_NUMBERS.size
-_FINISH_BATCH: Final = scripts.FINISH_TASKS.batch(naming.created_key())
 
 
 class Transitions:
@@ -174,15 +131,7 @@ class Transitions:
         wants_documents: bool = False,
     ) -> None:
         """The same for a receiver, which is given the `Claims`; it leaves at once."""
-        queues: list[str | int] = []
-        wished = 0
-        for wish in wishes:
-            queues += (wish.queue, wish.most, wish.max_attempts)
-            wished += wish.most
-        in_all = wished if most is None else most
-        arguments = (worker, new_secret(), lease_ms, in_all, flag(wants_documents), *queues)
-        # A lost reply leaves tasks leased to nobody: the sweep frees them. A second run would claim yet others.
-        command = scripts.CLAIM_TASKS.command(naming.pending_key(wishes[0].queue), *arguments, repeatable=False)
+        command = claim_command(worker, lease_ms, wishes, most=most, wants_documents=wants_documents)
         claiming = _Claiming(self, command, receiver)
         if self._claims_in_doubt:
             self._link.hand(_CONFIRMED, _Trust(claiming))
@@ -197,7 +146,7 @@ class Transitions:
     def doubt(self, error: UnconfirmedError) -> None:
         """Replicas don't confirm: what was claimed goes back, and nothing more is claimed until they do."""
         self._claims_in_doubt = True
-        for claimed in _read_claims(error.reply).tasks:
+        for claimed in read_claims(error.reply).tasks:
             self._return(claimed)
 
     def _return(self, claimed: Claimed) -> None:
@@ -233,14 +182,14 @@ class Transitions:
             TaskAlreadyFinalError: It has another outcome.
             LeaseLostError, TaskNotFoundError
         """
-        reply = await self._link.send(_finish(uuid, completion, lease or "", wants_document=wants_document))
+        reply = await self._link.send(finish_command(uuid, completion, lease or "", wants_document=wants_document))
         return read_finished(reply, uuid, completion)
 
     def hand_finish(
         self, uuid: str, lease: str, completion: Completion, receiver: Receiver, *, wants_document: bool = False
     ) -> None:
         """The same for a receiver, which is given a reply that `is_changed` and `read_finished` know."""
-        self._link.hand(_finish(uuid, completion, lease, wants_document=wants_document), receiver)
+        self._link.hand(finish_command(uuid, completion, lease, wants_document=wants_document), receiver)
 
     def flush_soon(self) -> None:
         """Has what is handed over until then leave together, behind what the loop is to run already."""
@@ -338,7 +287,7 @@ class _Claiming:
 
     def succeed(self, reply: Reply) -> None:
         try:
-            claims = _read_claims(reply)
+            claims = read_claims(reply)
         except Exception as error:
             self._receiver.fail(StoreError(f"The reply to a claim cannot be read: {error!r}."))
         else:
@@ -380,36 +329,6 @@ class _Trust:
         self._claiming.refuse(error)
 
 
-def is_changed(reply: Reply) -> bool:
-    """Whether the reply to a completion, without a document, says that it was the first, as it usually is."""
-    return bool(reply == _CHANGED)
-
-
-def read_finished(reply: Reply, uuid: str, completion: Completion) -> Changed:
-    """Reads the reply to a completion; raises as `Transitions.finish` does."""
-    if is_changed(reply):
-        return Changed(uuid, True, completion.state, None)
-    code = reply[0]
-    if code == Code.CHANGED:
-        return Changed(uuid, True, completion.state, reply[1])
-    raise_lost(code, uuid)
-    if code != Code.FINAL:
-        raise broken(reply)
-    state, document = TaskState(reply[1].decode()), reply[2]
-    if not is_outcome_of(document, completion):
-        raise TaskAlreadyFinalError(uuid, state, document)
-    return Changed(uuid, False, state, document)
-
-
-def _finish(uuid: str, completion: Completion, lease: str, *, wants_document: bool = False) -> Command:
-    # The worst that a second run can do is to tell the one who changed it that it was so already.
-    head = f"{completion.state._value_}\0{flag(wants_document)}\0".encode()
-    # What cannot be a lease is none that holds.
-    own = lease.encode(errors="surrogatepass")
-    end = b"%b%b\0%b\0%b" % (head, completion.result, completion.error, own)
-    return Command((uuid, end), repeatable=True, batch=_FINISH_BATCH)
-
-
 def _requeue(release: Release, *, wants_document: bool = True) -> Command:
     return scripts.REQUEUE_TASK.command(
         naming.tasks_key(),
@@ -443,20 +362,3 @@ def _is_reported(release: Release, document: bytes) -> bool:
 def _forget_outcome(future: asyncio.Future[Reply]) -> None:
     if not future.cancelled():
         future.exception()
-
-
-def _read_claims(reply: Reply) -> Claims:
-    tasks: list[Claimed] = []
-    again_ms: dict[str, int] = {}
-    for row in reply:
-        if type(row) is bytes:
-            attempt, lease_end, created, expires = _numbers_of(row)
-            # One text is made of all that is short: values may be long, and stay bytes.
-            names, payload, document = row[_NUMBERS_SIZE:].rsplit(b"\x1f", 2)
-            uuid, queue, lease = names.decode().split("\x1f")
-            tasks.append(
-                Claimed(uuid, queue, attempt, lease, lease_end, created, expires, payload or None, document or None)
-            )
-        elif type(row) is list:
-            again_ms[row[0].decode()] = int(row[1])
-    return Claims(tasks, again_ms)

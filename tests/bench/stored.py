@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from broker.randomness import new_uuid
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from tests.support.store import Store, succeeded
 
 AT_A_TIME: Final = 500

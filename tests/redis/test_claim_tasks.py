@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from broker import naming
-from broker.store.transitions import ClaimWish
+from broker.store.claims import ClaimWish
 from tests.support.store import LONG_MS, WORKER, Store, answered, failed, rung, succeeded
 
 MOST_OF_ONE_CALL = 1_000

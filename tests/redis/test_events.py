@@ -10,8 +10,9 @@ import pytest
 from broker import naming
 from broker.errors import TaskNotFoundError
 from broker.store import scripts
+from broker.store.claims import Claimed
 from broker.store.event_log import NOWHERE, PAGE_BYTES, PAGE_EVENTS, EventLog, EventPage, Place, place_of
-from broker.store.transitions import EVENT_BYTES_KEPT, Claimed, Transitions
+from broker.store.transitions import EVENT_BYTES_KEPT, Transitions
 from tests.support.store import LONG_MS, Store, cancelled, succeeded
 
 

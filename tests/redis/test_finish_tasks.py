@@ -10,7 +10,7 @@ import pytest
 from broker import naming
 from broker.errors import LeaseLostError, StoreError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.requests import Completion
-from broker.store.transitions import Changed
+from broker.store.completions import Changed
 from broker.task import TaskState
 from tests.support.store import LONG_MS, WORKER, Store, answered, cancelled, failed, succeeded
 

@@ -10,8 +10,8 @@ from broker import naming
 from broker.errors import InvalidRequestError
 from broker.requests import LimitsRequest
 from broker.store import housekeeping, transitions
+from broker.store.claims import Claims, ClaimWish
 from broker.store.queries import QueueLimits
-from broker.store.transitions import Claims, ClaimWish
 from tests.support.store import LONG_MS, WORKER, Store, rung, succeeded
 
 

@@ -11,7 +11,7 @@ import pytest
 from broker import naming
 from broker.errors import LeaseLostError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.requests import Release
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from broker.task import TaskState
 from tests.support.store import Store, answered, cancelled, failed
 

@@ -33,12 +33,14 @@ from broker.errors import BrokerError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.randomness import new_secret
 from broker.requests import DEFAULT_MOST_PENDING, Completion, LimitsRequest, NewTask, Retry
 from broker.store import scripts, transitions
+from broker.store.claims import Claimed, ClaimWish
 from broker.store.commands import Command
+from broker.store.completions import Changed
 from broker.store.creates import Created
 from broker.store.event_log import EventLog, Place
 from broker.store.housekeeping import QUEUE_KEPT_MS
 from broker.store.queries import StoredListItem, StoredTask
-from broker.store.transitions import Changed, Claimed, ClaimWish, Transitions
+from broker.store.transitions import Transitions
 from broker.task import TaskState
 from tests.support.model import MOST_DROPS, Model, ModelTask, Presence
 from tests.support.store import (

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from broker.errors import BrokerError
 from broker.requests import Completion
+from broker.store.claims import Claimed
 from broker.store.codes import Code
 from broker.store.commands import Receiver
-from broker.store.transitions import Changed, Claimed
+from broker.store.completions import Changed
 from broker.task import TaskState
 
 Hindrance = Callable[[], Awaitable[None]]

@@ -25,9 +25,10 @@ from broker.errors import (
     TaskNotFoundError,
 )
 from broker.requests import Completion, LimitsRequest, NewTask, Retry
+from broker.store.claims import Claimed, ClaimWish
+from broker.store.completions import Changed
 from broker.store.creates import Created
 from broker.store.queries import QueueLimits, QueueNumbers, StoredTask
-from broker.store.transitions import Changed, Claimed, ClaimWish
 from broker.task import TaskState
 
 Message = tuple[str, str]

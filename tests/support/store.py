@@ -20,12 +20,13 @@ from broker import naming, values
 from broker.randomness import new_secret
 from broker.requests import Completion, NewTask, Retry
 from broker.store import scripts
+from broker.store.claims import Claimed, ClaimWish
 from broker.store.creates import Created
 from broker.store.housekeeping import Housekeeping
 from broker.store.link import Link
 from broker.store.queries import Queries, StoredTask
 from broker.store.topology import Topology
-from broker.store.transitions import Claimed, ClaimWish, Transitions
+from broker.store.transitions import Transitions
 from broker.task import TaskState
 
 QUEUE: Final = "q"

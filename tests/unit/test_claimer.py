@@ -15,9 +15,10 @@ from broker.errors import StoreUnavailableError
 from broker.handlers import Handler
 from broker.lane import Lane
 from broker.measures import WorkerMeasures
+from broker.store.claims import Claimed, Claims, ClaimWish
 from broker.store.commands import Command, Receiver
 from broker.store.fence import UnconfirmedError
-from broker.store.transitions import Claimed, Claims, ClaimWish, Transitions
+from broker.store.transitions import Transitions
 from broker.task import Task
 from tests.support.fake_transitions import claimed
 from tests.support.store import until

@@ -17,8 +17,8 @@ from broker.claiming import Claiming, unharmed
 from broker.deadlines import Deadlines
 from broker.errors import LeaseLostError, StoreUnavailableError, TooManyWaitersError
 from broker.requests import Claim
-from broker.store import transitions
-from broker.store.transitions import Claimed, ClaimWish
+from broker.store import claims as store_claims
+from broker.store.claims import Claimed, ClaimWish
 from tests.support.store import until
 
 WISH = Claim(("q",), 1)
@@ -43,12 +43,12 @@ class Store:
 
     async def claim(
         self, _name: str, _lease_ms: int, _wishes: Sequence[ClaimWish], *, most: int, wants_documents: bool
-    ) -> transitions.Claims:
+    ) -> store_claims.Claims:
         assert wants_documents
         self.asked += 1
         found = [task(self.queue.popleft()) for _ in range(min(most, len(self.queue)))]
         await self.gate.wait()
-        return transitions.Claims(found, {})
+        return store_claims.Claims(found, {})
 
     async def give_back(self, uuid: str, lease: str) -> None:
         assert lease == f"1.{uuid}"

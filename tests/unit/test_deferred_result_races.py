@@ -19,8 +19,8 @@ from broker import Settings
 from broker.errors import StoreUnavailableError, TaskAlreadyFinalError, TaskNotFoundError
 from broker.fastapi import DeferredResult, Resolver
 from broker.requests import ChangeRequest, NewTask
+from broker.store.completions import Changed
 from broker.store.queries import StoredTask
-from broker.store.transitions import Changed
 from broker.task import TaskState
 
 Happening = Literal["time", "result", "error-result", "gone", "away", "cancel", "pass"]

@@ -13,8 +13,8 @@ from broker import Broker, EventKind, Settings, Task, TaskEvent, TaskNotFoundErr
 from broker import events as events_module
 from broker.event_feed import RECENT_EVENTS, Feed
 from broker.response_hub import Channel
+from broker.store.claims import Claimed, ClaimWish
 from broker.store.event_log import EventLog, EventPage, Place
-from broker.store.transitions import Claimed, ClaimWish
 from tests.support.store import LONG_MS, new_task, until
 
 MOST_KEPT: Final = 20

@@ -28,7 +28,7 @@ from broker.handlers import Handler
 from broker.lane import Lane
 from broker.measures import WorkerMeasures
 from broker.settings import Settings
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from broker.task import DEFERRED, Task, TaskState
 from tests.support.fake_transitions import Call, FakeTransitions, claimed, error_of
 from tests.support.store import until

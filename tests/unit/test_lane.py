@@ -10,7 +10,7 @@ import pytest
 from broker.handlers import Handler
 from broker.lane import Lane
 from broker.requests import MOST_CLAIMED
-from broker.store.transitions import ClaimWish
+from broker.store.claims import ClaimWish
 from broker.task import Task, TaskState
 
 

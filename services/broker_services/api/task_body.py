@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.store.transitions import Changed
+from broker.store.completions import Changed
 from broker.task import TaskState
 from broker_services.api.messages import Language, repeated_message, state_message
 

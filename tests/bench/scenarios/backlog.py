@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from tests.bench import processes
 from tests.bench.accounting import ServerAccount
 from tests.bench.budget import Budget

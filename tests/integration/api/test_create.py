@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from broker import Broker, Settings
-from broker.store.transitions import ClaimWish
+from broker.store.claims import ClaimWish
 from tests.integration.api.conftest import Deployment
 from tests.support.api import WorkerProcess
 from tests.support.caller import Caller, code_of, value_bytes

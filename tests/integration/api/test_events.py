@@ -14,7 +14,7 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from tests.integration.api.conftest import Deployment
 from tests.support.api import ApiProcess
 from tests.support.caller import Caller, code_of, request_head

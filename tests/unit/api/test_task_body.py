@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.store.transitions import Changed
+from broker.store.completions import Changed
 from broker.task import TaskState
 from broker_services.api.task_body import queue_of
 

@@ -20,9 +20,9 @@ from broker.requests import (
     new_task,
 )
 from broker.store.commands import Reply
+from broker.store.completions import Changed, read_finished
 from broker.store.creates import read_created
 from broker.store.queries import StoredTask, read_found
-from broker.store.transitions import Changed, read_finished
 from broker_services.api.answers import Answer, Header
 from broker_services.api.calls.raw_change import read_raw_change
 from broker_services.api.calls.several import asks_several, query_several

@@ -9,7 +9,7 @@ import msgspec
 
 from broker.claiming import unharmed
 from broker.requests import ClaimRequest, HeartbeatRequest, ReleaseRequest, claim
-from broker.store.transitions import Claimed
+from broker.store.claims import Claimed
 from broker.task import TaskState
 from broker.timestamps import rfc3339
 from broker_services.api.answers import Answer, json_answer
