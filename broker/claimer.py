@@ -156,7 +156,9 @@ class Claimer:
 
     def fail(self, error: Exception) -> None:
         """There is no claim, or nobody knows: what it took is freed by the sweep."""
-        self._asked = []
+        asked, self._asked = self._asked, []
+        for lane in asked:
+            lane.may_hold_more = True
         log.warning("No claim: %s", error)
         self._pause = self._loop.call_later(RETRY_CLAIM_S, self._resume)
         self._rest()

@@ -47,6 +47,8 @@ RENEWALS_PER_LEASE: Final = 3
 SETTLE_RETRY_S: Final = 0.5
 CLOSE_DEADLINE_S: Final = 5.0
 """How long a worker that ends tries to give its tasks back: one command's deadline and a little."""
+LAST_WORD_S: Final = 1.0
+"""How long it waits for handlers that it has told once more after that."""
 LONGEST_LOOK_S: Final = 86_400.0
 """Timers of event loops are bounded; time limits are not."""
 
@@ -227,9 +229,7 @@ class Executor:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
                 await self.until_idle()
         except TimeoutError:
-            for attempt in list(self._attempts.values()):
-                self._give_up(attempt)
-            await self.until_idle()
+            await self._give_up()
         finally:
             self._looking.cancel()
             await self._background.cancel()
@@ -359,6 +359,9 @@ class Executor:
             try:
                 return _outcome_of(end, await self._storing(attempt, end))
             except StoreUnavailableError as error:
+                if attempt.claimed.lease not in self._attempts:
+                    # Left to the sweep already: the worker ends.
+                    raise
                 await self._bear(attempt, error)
 
     async def _bear(self, attempt: Attempt, error: Exception | None) -> None:
@@ -390,12 +393,21 @@ class Executor:
         delay_ms = milliseconds(attempt.lane.handler.retry_delay_s(attempt.claimed.attempt))
         return self._transitions.retry(uuid, lease, failed, delay_ms)
 
-    def _give_up(self, attempt: Attempt) -> None:
-        """An end that could not be stored in time is left to the sweep; a handler that still runs is told again."""
-        attempt.runner.cancel()
-        if attempt.end is not None:
-            log.warning("Task %s is left to the sweep: its end could not be stored in time.", attempt.claimed.uuid)
-            self.leave(attempt, "not-stored")
+    async def _give_up(self) -> None:
+        """Ends that could not be stored in time are left to the sweep; handlers that still run are told once more."""
+        for attempt in list(self._attempts.values()):
+            attempt.runner.cancel()
+            if attempt.end is not None:
+                self._leave_to_sweep(attempt, "its end could not be stored in time")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_S):
+                await self.until_idle()
+        for attempt in list(self._attempts.values()):
+            self._leave_to_sweep(attempt, "its handler goes on although it was cancelled")
+
+    def _leave_to_sweep(self, attempt: Attempt, why: str) -> None:
+        log.warning("Task %s is left to the sweep: %s.", attempt.claimed.uuid, why)
+        self.leave(attempt, "not-stored")
 
 
 def _outcome_of(end: End, stored: object) -> str:

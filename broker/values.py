@@ -81,6 +81,9 @@ def dump(value: Any, what: str, *, max_bytes: int) -> bytes:
             json.dumps(value, allow_nan=False, default=str)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"{what} cannot be written as JSON: {error}.", field=what) from None
+    if raw.partition(b"\0")[1]:
+        # Only an `orjson.Fragment` is written unread, and texts are joined by this byte on their way.
+        raise InvalidRequestError(f"{what} cannot be written as JSON: it holds a zero byte.", field=what)
     if len(raw) > MAX_NESTING or len(raw) > max_bytes:
         check_length(raw, what, max_bytes=max_bytes)
         check_nesting(raw, what)

@@ -220,8 +220,10 @@ class Link:
         if self._connection is None or self._connection.is_closing:
             # What waits leaves with the next connection.
             return
-        calls = joined([call for call in self._waiting if not call.receiver.is_abandoned])
+        waiting = [call for call in self._waiting if not call.receiver.is_abandoned]
+        # First, should one that cannot be written be told so and ask for something else.
         self._waiting.clear()
+        calls = joined(waiting)
         data = b"".join([self._prelude(), *[call.packed for call in calls]])
         if data:
             self._connection.write(data, calls)

@@ -8,7 +8,7 @@ import pytest
 
 from broker import naming
 from broker.errors import StoreError
-from tests.support.store import Store
+from tests.support.store import Store, succeeded
 
 RARE_PARTS: Final = ("error", "progress", "last_error", "large", "due", "idempotency", "retry_of", "events", "limited")
 REFORMAT: Final = """
@@ -61,8 +61,19 @@ async def test_parts_that_a_later_version_has_are_passed_over_and_given_up(store
     assert format_of(store) == own
 
 
+async def test_a_record_of_the_format_before_is_read(store: Store) -> None:
+    """It has all parts, absent or not."""
+    await store.create(payload=b"[1]")
+    before, own, length = store.record(), format_of(store), length_of(store)
+    reformat(store, 2, "\0" * 17)
+    assert store.record() == before
+    assert (await store.claim_one()).payload == b"[1]"
+    await store.transitions.finish("t", succeeded())
+    assert (format_of(store), length_of(store) - length) == (own, 2)
+
+
 async def test_a_lower_number_is_no_record(store: Store) -> None:
     await store.create()
-    reformat(store, format_of(store) - 1, "")
+    reformat(store, 1, "")
     with pytest.raises(StoreError, match="no record of a task"):
         await store.document()

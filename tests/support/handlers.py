@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
@@ -50,6 +51,16 @@ async def run_endlessly(task: Task) -> None:
         await asyncio.Event().wait()
     finally:
         (folder / "cancelled").touch()
+
+
+@worker.handler("test-stubborn")
+async def take_no_notice(task: Task) -> None:
+    """Goes on although it is cancelled."""
+    folder = Path(task.payload)
+    (folder / "started").touch()
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
 
 @worker.handler("test-endless-thread")

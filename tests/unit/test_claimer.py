@@ -183,7 +183,7 @@ async def test_after_an_outage_it_pauses_and_forgets_no_ring(bench: Bench, monke
     await bench.fail()
     await bench.hear("r")
     assert len(bench.store.asked) == 1
-    await until(lambda: bench.store.wishes[1:] == [{"r": 2}], "asked again")
+    await until(lambda: bench.store.wishes[1:] == [{"q": 2, "r": 2}], "asked again")
 
 
 async def test_what_is_missed_is_told_at_the_next_look(bench: Bench) -> None:

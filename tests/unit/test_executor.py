@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -85,6 +86,7 @@ async def bench() -> Bench:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor_module, "SETTLE_RETRY_S", 0.01)
     monkeypatch.setattr(executor_module, "CLOSE_DEADLINE_S", 0.1)
+    monkeypatch.setattr(executor_module, "LAST_WORD_S", 0.1)
 
 
 @pytest.fixture
@@ -732,6 +734,64 @@ async def test_an_outage_does_not_hold_up_the_end_of_the_worker(bench: Bench) ->
     async with asyncio.timeout(5):
         await bench.executor.close()
     assert (bench.executor.running, bench.freed) == (0, 1)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_handler_that_takes_no_notice_does_not_hold_up_the_end_of_the_worker(bench: Bench) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: Task) -> None:
+        started.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+
+    bench.start(handler)
+    await started.wait()
+    async with asyncio.timeout(5):
+        await bench.executor.close()
+    assert (bench.executor.running, bench.freed) == (0, 1)
+    assert "not-stored" in {outcome for _, outcome in bench.measures.executions}
+    go_on.set()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_handler_that_heeds_the_last_word_gives_its_task_back(bench: Bench) -> None:
+    started = asyncio.Event()
+
+    async def handler(_: Task) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    bench.start(handler)
+    await started.wait()
+    await bench.executor.close()
+    assert [call.name for call in bench.store.settled] == ["give_back"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_an_end_that_comes_after_the_worker_gave_up_is_not_tried_for_ever(bench: Bench) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(_: Task) -> None:
+        started.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+        raise ValueError("at last")
+
+    bench.store.hinder("retry", *[OUTAGE] * 1_000)
+    bench.start(handler)
+    await started.wait()
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    await bench.executor.close()
+    go_on.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait(running)
+    assert len(bench.store.hindrances["retry"]) == 999
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,7 +178,8 @@ def test_what_python_holds_is_written_as_json(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1, 2}, b"bytes", 2**64, -(2**63) - 1, "\ud800", {(1,): 2}, [{"a": object}]]
+    "value",
+    [object(), {1, 2}, b"bytes", 2**64, -(2**63) - 1, "\ud800", {(1,): 2}, [{"a": object}], orjson.Fragment(b'"\0"')],
 )
 def test_what_json_has_no_word_for(value: Any) -> None:
     with pytest.raises(InvalidRequestError, match="result") as refused:

@@ -12,7 +12,7 @@
 -- One text a task: a list inside an answer takes the server some 4,500 instructions more. JSON holds no such byte, and
 -- none of the other texts does.
 --
--- @include clock integer record read_ahead values changes limits
+-- @include clock integer record read_ahead for_each values changes limits
 local worker, secret, most, wants_json, now = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5] == '1', now_ms()
 local lease_end = now + ARGV[3]
 local claimed, limited, limits = {}, {}, nil
@@ -60,9 +60,10 @@ end
 local function claim_all(uuids, queue, max_attempts)
   local fence = redis.call('INCRBY', SEQUENCE, integer(#uuids)) - #uuids
   read_ahead(uuids)
-  for i = 1, #uuids do
-    claim(uuids[i], queue, fence + i, max_attempts)
-  end
+  -- These are in no index of pending tasks any more: one that cannot be read must not take the others with it.
+  for_each(uuids, function(uuid, place)
+    claim(uuid, queue, fence + place, max_attempts)
+  end)
 end
 
 local function pop_from(queue, wanted, max_attempts)

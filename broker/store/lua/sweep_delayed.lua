@@ -5,10 +5,10 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record read_ahead enqueue changes
+-- @include clock record read_ahead for_each enqueue changes
 local uuids = redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, ARGV[1])
-read_ahead(uuids)
-for _, uuid in ipairs(uuids) do
+
+local function release(uuid)
   unindex(DELAYED, uuid)
   local record = read_record(uuid)
   if record and record.state == 'pending' then
@@ -18,5 +18,8 @@ for _, uuid in ipairs(uuids) do
     make_claimable(uuid, record)
   end
 end
+
+read_ahead(uuids)
+for_each(uuids, release)
 write_changes()
 return #uuids

@@ -5,17 +5,24 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record read_ahead settle changes
+-- @include clock record read_ahead for_each settle changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', EXPIRING, '-inf', now, 'LIMIT', 0, ARGV[1])
-read_ahead(uuids)
-for _, uuid in ipairs(uuids) do
+
+local function drop(uuid)
+  unindex(EXPIRING, uuid)
+end
+
+local function expire(uuid)
   local record = read_record(uuid)
   if record and is_open(record) then
     expire_if_over(uuid, record, now)
   else
-    unindex(EXPIRING, uuid)
+    drop(uuid)
   end
 end
+
+read_ahead(uuids)
+for_each(uuids, expire, drop)
 write_changes()
 return #uuids

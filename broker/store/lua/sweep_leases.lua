@@ -5,7 +5,7 @@
 -- ARGV      1 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record read_ahead settle requeue changes
+-- @include clock record read_ahead for_each settle requeue changes
 local now = now_ms()
 local uuids = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, ARGV[1])
 
@@ -15,11 +15,14 @@ local function exhausted(uuid, record)
     .. (last_error ~= '' and ',"details":' .. last_error or '') .. '}'
 end
 
-read_ahead(uuids)
-for _, uuid in ipairs(uuids) do
+local function drop(uuid)
+  unindex(LEASES, uuid)
+end
+
+local function free(uuid)
   local record = read_record(uuid)
   if not record or record.lease == '' then
-    unindex(LEASES, uuid)
+    drop(uuid)
   elseif not expire_if_over(uuid, record, now) then
     if record.attempt >= record.max_attempts then
       settle(uuid, record, now, 'failed', '', exhausted(uuid, record))
@@ -28,5 +31,8 @@ for _, uuid in ipairs(uuids) do
     end
   end
 end
+
+read_ahead(uuids)
+for_each(uuids, free, drop)
 write_changes()
 return #uuids

@@ -6,19 +6,25 @@
 -- ARGV      1 most tasks to keep   2 most bytes to keep   3 most tasks to handle
 -- returns   how many were handled
 --
--- @include clock record forget changes
+-- @include clock record for_each forget changes
 local now, most_tasks, most_bytes, batch = now_ms(), tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+
+-- An entry without an ended task, whatever went wrong: an open task is somebody's work.
+local function drop(uuid)
+  unindex(RETAINED, uuid)
+  unindex(ENDED, uuid)
+end
+
+local forgotten_bytes = 0
 
 local function forget_if_ended(uuid)
   local record = read_record(uuid)
   if record and not is_open(record) then
     forget(uuid, record)
-    return record.kept
+    forgotten_bytes = forgotten_bytes + record.kept
+  else
+    drop(uuid)
   end
-  -- An entry without an ended task, whatever went wrong: an open task is somebody's work.
-  unindex(RETAINED, uuid)
-  unindex(ENDED, uuid)
-  return 0
 end
 
 local function forget_oldest(most)
@@ -26,12 +32,15 @@ local function forget_oldest(most)
   local bytes = tonumber(redis.call('GET', RETAINED_BYTES) or 0)
   local oldest = (tasks > most_tasks or bytes > most_bytes) and redis.call('ZRANGE', ENDED, 0, most - 1) or {}
   local handled = 0
-  while handled < #oldest and (tasks > most_tasks or bytes > most_bytes) do
-    handled = handled + 1
-    tasks, bytes = tasks - 1, bytes - forget_if_ended(oldest[handled])
-  end
+  forgotten_bytes = 0
+  for_each(oldest, function(uuid)
+    if tasks - handled > most_tasks or bytes - forgotten_bytes > most_bytes then
+      handled = handled + 1
+      forget_if_ended(uuid)
+    end
+  end, drop)
   write_changes()
-  if tasks == 0 and bytes > most_bytes then
+  if tasks == handled and bytes - forgotten_bytes > most_bytes then
     -- No ended task is left, so none takes any bytes.
     redis.call('DEL', RETAINED_BYTES)
   end
@@ -39,9 +48,7 @@ local function forget_oldest(most)
 end
 
 local due = redis.call('ZRANGEBYSCORE', RETAINED, '-inf', now, 'LIMIT', 0, batch)
-for _, uuid in ipairs(due) do
-  forget_if_ended(uuid)
-end
+for_each(due, forget_if_ended, drop)
 write_changes()
 local handled = #due
 if handled < batch then

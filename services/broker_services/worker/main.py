@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from broker_services.loop import configure_log, loop_factory, tune_garbage_colle
 from broker_services.worker.loading import load_worker_object
 
 log = logging.getLogger("broker.worker")
+
+LAST_TASKS_S = 1.0
+"""How long the process waits for what still runs on its loop."""
 
 
 def run(
@@ -42,6 +46,11 @@ def run(
     tune_garbage_collector()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(worker, settings, concurrency, metrics_host, metrics_port))
+        if not runner.run(_is_at_rest()):
+            # The runner, and so the process, would wait for them for ever.
+            log.warning("The process ends although handlers go on that take no notice of being cancelled.")
+            logging.shutdown()
+            os._exit(0)
     return 0
 
 
@@ -64,6 +73,14 @@ async def _work(worker: Worker, settings: Settings, concurrency: int | None) -> 
     _stop_on_signals(stop)
     log.info("Working on %s.", ", ".join(worker.handlers))
     await worker.run(settings, stop=stop, concurrency=concurrency)
+
+
+async def _is_at_rest() -> bool:
+    """Whether all that still runs on the loop ends when it is cancelled."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    return not others or not (await asyncio.wait(others, timeout=LAST_TASKS_S))[1]
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -16,6 +16,8 @@
 -- reads the parts in front, and writes those alone; whoever knows a higher one puts zero bytes behind what it reads, as
 -- many as an absent part has.
 local RECORD_FORMAT = 3
+-- Of format 2, which had all parts always, the same reads all.
+local OLDEST_FORMAT = 2
 
 -- What this run knows of records: their texts as they are now (false: there is none), and what is to be written of them,
 -- uuids and texts in turns. A run reads each record once and writes all changed ones by one call at its end.
@@ -39,7 +41,7 @@ local function read_record(uuid)
     return nil
   end
   local record = { struct.unpack(COMMON_LAYOUT, text) }
-  if record.format < RECORD_FORMAT then
+  if record.format < OLDEST_FORMAT then
     error('This is no record of a task.')
   end
   -- What a higher number has behind is not written again.

@@ -31,17 +31,18 @@ local function announce_outcome(uuid, record, values)
 end
 
 local function settle(uuid, record, now, state, result, error_text, by_worker)
+  -- What may fail on a damaged key comes first: half an end would be found by no sweep.
+  local values = value_members(result, error_text, load_value(uuid, record, 'progress', record.progress))
+  if record.last_error or record.large then record.last_error = drop_value(uuid, record, 'last_error') end
+  if result ~= '' then record.result = store_value(uuid, record, 'result', result) end
+  if error_text ~= '' then record.error = store_value(uuid, record, 'error', error_text) end
   leave_open_indexes(uuid, record)
   local worker = record.worker
-  local values = value_members(result, error_text, load_value(uuid, record, 'progress', record.progress))
   local event_bytes = record.events and string.match(record.events, ' (%d+) ') or 0
   record.state, record.finished, record.kept = state, now, RECORD_BYTES + record.size + #values + event_bytes
   record.lease, record.worker = '', ''
   -- Lua makes room in a list for a nil, too.
   if record.due then record.due = nil end
-  if record.last_error or record.large then record.last_error = drop_value(uuid, record, 'last_error') end
-  if result ~= '' then record.result = store_value(uuid, record, 'result', result) end
-  if error_text ~= '' then record.error = store_value(uuid, record, 'error', error_text) end
   write_record(uuid, record)
   index(RETAINED, uuid, integer(now + record.retention))
   index(ENDED, uuid, integer(now))
