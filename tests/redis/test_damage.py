@@ -83,6 +83,20 @@ async def test_a_record_is_forgotten_behind_a_damaged_one(store: Store, most_tas
     assert await store.housekeeping.sweep_retained(most_tasks, ENDLESS) == 0
 
 
+async def test_a_list_has_the_others(store: Store) -> None:
+    for uuid in "abc":
+        await store.create(uuid)
+    damage(store, "b")
+    page = await store.queries.list_tasks()
+    assert [item.uuid for item in page.items] == ["c", "a"]
+
+
+async def test_what_has_ended_is_found_beside_a_damaged_record(store: Store) -> None:
+    await store.create("a")
+    damage(store, "b")
+    assert await store.queries.find_ended(["b", "a", "gone"]) == ["gone"]
+
+
 async def test_an_end_that_cannot_be_stored_changes_nothing(store: Store) -> None:
     claimed = await store.created_and_claimed(lease_ms=1)
     spoil_values(store, "t")

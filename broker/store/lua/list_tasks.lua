@@ -6,7 +6,7 @@
 --           4 bytes after which the page ends   5 queue ("" for any)   6 state ("" for any)
 -- returns   {place to go on below or false at the end, records looked at, then uuid, state, task JSON for each}
 --
--- @include record task_json
+-- @include record every for_each task_json
 local most, most_looks, most_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local queue, state = ARGV[5] or '', ARGV[6] or ''
 local wanted = (queue == '' and state == '') and math.min(most, most_looks) or most_looks
@@ -30,14 +30,15 @@ local function is_full()
   return #page >= 2 + 3 * most or bytes >= most_bytes
 end
 
-while looked < #places / 2 and not is_full() do
-  local uuid = places[2 * looked + 1]
-  looked = looked + 1
-  local record = read_record(uuid)
-  if is_wanted(record) then
-    add(uuid, record)
+for_each(every(places, 1, 2), function(uuid)
+  if not is_full() then
+    looked = looked + 1
+    local record = read_record(uuid)
+    if is_wanted(record) then
+      add(uuid, record)
+    end
   end
-end
+end)
 if looked == wanted or looked < #places / 2 then
   page[1] = places[2 * looked]
 end
