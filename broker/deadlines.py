@@ -9,6 +9,8 @@ import asyncio
 from typing import Final, Protocol
 
 TICK_S: Final = 0.05
+TICKS_AHEAD: Final = 20
+"""How far the timer is set at most: a process that holds calls for minutes wakes once a second for them."""
 MOST_S: Final = 10 * 365 * 86_400.0
 """Longer timeouts, infinity included, count as this one."""
 
@@ -31,7 +33,8 @@ class Deadlines:
         self.loop = loop
         self._due: dict[int, set[Expiring]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._next_tick = 0
+        self._looks_at = 0
+        self._last_tick = 0
 
     def start(self, item: Expiring, timeout: float) -> int:
         """Has `item.expire()` called after `timeout` seconds; the number returned stops it."""
@@ -44,8 +47,11 @@ class Deadlines:
             due = self._due[tick] = set()
         due.add(item)
         if self._timer is None:
-            self._next_tick = int(now / TICK_S) + 1
-            self._timer = self.loop.call_at(self._next_tick * TICK_S, self._run)
+            self._last_tick = int(now / TICK_S)
+            self._look_at(min(tick, self._last_tick + TICKS_AHEAD))
+        elif tick < self._looks_at:
+            self._timer.cancel()
+            self._look_at(tick)
         return tick
 
     def stop(self, item: Expiring, tick: int) -> None:
@@ -64,13 +70,20 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
+    def _look_at(self, tick: int) -> None:
+        self._looks_at = tick
+        self._timer = self.loop.call_at(tick * TICK_S, self._run)
+
     def _run(self) -> None:
         last_tick = int(self.loop.time() / TICK_S)
-        for tick in range(self._next_tick, last_tick + 1):
+        for tick in range(self._last_tick + 1, last_tick + 1):
             for item in self._due.pop(tick, ()):
                 self._expire(item)
-        self._next_tick = last_tick + 1
-        self._timer = self.loop.call_at(self._next_tick * TICK_S, self._run) if self._due else None
+        self._last_tick = last_tick
+        self._timer = None
+        if self._due:
+            furthest = last_tick + TICKS_AHEAD
+            self._look_at(next((tick for tick in range(last_tick + 1, furthest) if tick in self._due), furthest))
 
     def _expire(self, item: Expiring) -> None:
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from broker.deadlines import TICK_S, Deadlines
+from broker.deadlines import TICK_S, TICKS_AHEAD, Deadlines
 from tests.support.store import until
 
 
@@ -46,6 +47,37 @@ async def test_each_ends_once_and_in_order(deadlines: Deadlines) -> None:
     times = [moment for item in items for moment in item.expired_at]
     assert len(times) == 4
     assert times == sorted(times)
+
+
+@pytest.fixture
+async def wakes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the loop's timers are set to, in the loop's time."""
+    found: list[float] = []
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def noted(when: float, *arguments: Any, **context: Any) -> asyncio.TimerHandle:
+        found.append(when)
+        return call_at(when, *arguments, **context)
+
+    monkeypatch.setattr(loop, "call_at", noted)
+    return found
+
+
+async def test_the_timer_is_set_a_second_ahead_at_most(deadlines: Deadlines, wakes: list[float]) -> None:
+    deadlines.start(Item(), 1_000_000_000)
+    assert len(wakes) == 1
+    assert wakes[0] - deadlines.loop.time() <= TICKS_AHEAD * TICK_S
+
+
+async def test_one_that_is_sooner_than_all_others_sets_it_anew(deadlines: Deadlines, wakes: list[float]) -> None:
+    near = Item()
+    deadlines.start(Item(), 1_000_000_000)
+    deadlines.start(near, 2 * TICK_S)
+    deadlines.start(Item(), 3 * TICK_S)
+    assert len(wakes) == 2
+    assert wakes[1] < wakes[0]
+    await until(lambda: near.expired_at, "its time is over")
 
 
 async def test_a_stopped_one_never_ends(deadlines: Deadlines) -> None:
