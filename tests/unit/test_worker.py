@@ -428,11 +428,14 @@ async def test_slow_asking_finds_what_no_doorbell_told(redis_url: str, store: St
     async def handler(_: Task) -> None: ...
 
     async with running(worker, redis_url):
-        for uuid in ("a", "b", "c", "d", "e"):
-            await store.create(uuid)
-            await until_ended(store, uuid)
-        # Not the first one, which the worker may have found when it began.
-        await until(lambda: worker.measures.bells_missed >= 4, "the missed bells are counted")
+        # Not each: what a question finds that was overtaken by the next one counts as found in time.
+        for number in range(100):
+            await store.create(f"t{number}")
+            await until_ended(store, f"t{number}")
+            if worker.measures.bells_missed >= 4:
+                break
+        else:
+            pytest.fail(f"Of 100 missed bells, {worker.measures.bells_missed} were counted.")
 
 
 async def test_in_health_no_bell_is_missed(
