@@ -41,7 +41,14 @@ GIVE_BACK_S: Final = 5.0
 """How much longer a worker may try to give its tasks back while the store is away."""
 EXIT_GRACE_S: Final = 1.5
 PERMANENT_KEYS: Final = frozenset(
-    {naming.sequence_key(), naming.retained_bytes_key(), naming.sweep_turn_key(), naming.queues_key()}
+    {
+        naming.sequence_key(),
+        naming.retained_bytes_key(),
+        naming.queues_key(),
+        # Taken again and again by whoever is there.
+        naming.sweep_turn_key(),
+        naming.upload_turn_key(),
+    }
 )
 # What is known of queues goes after an hour of rest, and who was there within twenty seconds of being killed.
 LASTING_PREFIXES: Final = (
