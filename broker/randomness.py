@@ -11,6 +11,7 @@ NAME_BYTES: Final = 16
 SECRET_LENGTH: Final = 22
 """Letters of six bits each, which are 132."""
 BLOCK_BYTES: Final = 4_080
+"""Whole names, and threes of bytes: no secret ends in padding."""
 
 
 # Names and secrets of the present blocks, each given out once.

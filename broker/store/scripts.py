@@ -161,7 +161,7 @@ class Script:
 
 
 def fragment(name: str) -> str:
-    """A fragment with those that it includes, as scripts have it in front."""
+    """A fragment with those that it includes, as scripts have it in front; for tests that look into the store."""
     fragments: dict[str, str] = {}
     _collect(f"-- @include {name}", fragments)
     return "\n".join(map(with_literals, fragments.values()))

@@ -37,7 +37,10 @@ async def test_a_claim_passes_over_a_payload_that_cannot_be_read(store: Store) -
     for uuid in "abc":
         await store.create(uuid, payload=LONG)
     spoil_values(store, "b")
+    before = store.record("b")
     assert [claimed.uuid for claimed in await store.claim(9)] == ["a", "c"]
+    assert (store.record("b"), store.indexes("b")) == (before, {"expiring"})
+    assert store.numbers()["running"] == 2
 
 
 async def test_a_lost_lease_is_found_behind_a_damaged_record(store: Store) -> None:

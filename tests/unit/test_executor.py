@@ -542,6 +542,19 @@ def waiting_handler(started: asyncio.Event, seen: list[str]) -> Callable[[Task],
     return handler
 
 
+def stubborn_handler(started: asyncio.Event, go_on: asyncio.Event) -> Callable[[Task], Any]:
+    """Takes no notice of being cancelled, and fails in the end."""
+
+    async def handler(_: Task) -> None:
+        started.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await go_on.wait()
+        raise ValueError("at last")
+
+    return handler
+
+
 async def test_a_task_that_somebody_ended_is_stopped_and_not_reported(bench: Bench) -> None:
     started, seen = asyncio.Event(), list[str]()
     bench.start(waiting_handler(started, seen))
@@ -740,13 +753,7 @@ async def test_an_outage_does_not_hold_up_the_end_of_the_worker(bench: Bench) ->
 async def test_a_handler_that_takes_no_notice_does_not_hold_up_the_end_of_the_worker(bench: Bench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    async def handler(_: Task) -> None:
-        started.set()
-        while not go_on.is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await go_on.wait()
-
-    bench.start(handler)
+    bench.start(stubborn_handler(started, go_on))
     await started.wait()
     async with asyncio.timeout(5):
         await bench.executor.close()
@@ -776,15 +783,8 @@ async def test_a_handler_that_heeds_the_last_word_gives_its_task_back(bench: Ben
 async def test_an_end_that_comes_after_the_worker_gave_up_is_not_tried_for_ever(bench: Bench) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    async def handler(_: Task) -> None:
-        started.set()
-        while not go_on.is_set():
-            with contextlib.suppress(asyncio.CancelledError):
-                await go_on.wait()
-        raise ValueError("at last")
-
     bench.store.hinder("retry", *[OUTAGE] * 1_000)
-    bench.start(handler)
+    bench.start(stubborn_handler(started, go_on))
     await started.wait()
     running = asyncio.all_tasks() - {asyncio.current_task()}
     await bench.executor.close()

@@ -15,16 +15,14 @@ local function drop(uuid)
   unindex(ENDED, uuid)
 end
 
-local forgotten_bytes = 0
-
 local function forget_if_ended(uuid)
   local record = read_record(uuid)
   if record and not is_open(record) then
     forget(uuid, record)
-    forgotten_bytes = forgotten_bytes + record.kept
-  else
-    drop(uuid)
+    return record.kept
   end
+  drop(uuid)
+  return 0
 end
 
 local function forget_oldest(most)
@@ -32,15 +30,14 @@ local function forget_oldest(most)
   local bytes = tonumber(redis.call('GET', RETAINED_BYTES) or 0)
   local oldest = (tasks > most_tasks or bytes > most_bytes) and redis.call('ZRANGE', ENDED, 0, most - 1) or {}
   local handled = 0
-  forgotten_bytes = 0
   for_each(oldest, function(uuid)
-    if tasks - handled > most_tasks or bytes - forgotten_bytes > most_bytes then
-      handled = handled + 1
-      forget_if_ended(uuid)
+    if tasks > most_tasks or bytes > most_bytes then
+      handled, tasks = handled + 1, tasks - 1
+      bytes = bytes - forget_if_ended(uuid)
     end
   end, drop)
   write_changes()
-  if tasks == handled and bytes - forgotten_bytes > most_bytes then
+  if tasks == 0 and bytes > most_bytes then
     -- No ended task is left, so none takes any bytes.
     redis.call('DEL', RETAINED_BYTES)
   end

@@ -46,16 +46,20 @@ class KnownHead(msgspec.Struct, eq=False):
         # Where less has come than this head and its body have, a slice would count from the end of what has come.
         if line_end < 0 or body_start > most_bytes or data[line_end:body_start] != self.tail:
             return None
-        text, body = data[:line_end], data[body_start:]
+        text = data[:line_end]
         line = self.line
         if line is None or text != self.line_text:
             line = read_line(text)
             if line is None:
                 return None
-            if line_end > MOST_LINE_BYTES:
-                return WholeRequest(line.method, line.path, line.query, self.headers, body=body)
-            self.line_text, self.line = text, line
-        return WholeRequest(line.method, line.path, line.query, self.headers, body=body, line=line)
+            self.remember(text, line)
+        known_line = line if line is self.line else None
+        return WholeRequest(line.method, line.path, line.query, self.headers, body=data[body_start:], line=known_line)
+
+    def remember(self, line_text: bytes, line: RequestLine) -> None:
+        """Keeps a request line for the next request, unless it is a long one."""
+        if len(line_text) <= MOST_LINE_BYTES:
+            self.line_text, self.line = line_text, line
 
 
 def read_line(line: bytes) -> RequestLine | None:
@@ -82,6 +86,5 @@ def known_head(data: bytes, headers: dict[bytes, bytes], body: bytes) -> KnownHe
     if not is_usual or line is None or head_end + len(body) != len(data):
         return None
     known = KnownHead(data[line_end:head_end], headers, len(body))
-    if line_end <= MOST_LINE_BYTES:
-        known.line_text, known.line = data[:line_end], line
+    known.remember(data[:line_end], line)
     return known

@@ -46,7 +46,7 @@ def run(
     tune_garbage_collector()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(worker, settings, concurrency, metrics_host, metrics_port))
-        if not runner.run(_is_at_rest()):
+        if not runner.run(_end_others()):
             # The runner, and so the process, would wait for them for ever.
             log.warning("The process ends although handlers go on that take no notice of being cancelled.")
             logging.shutdown()
@@ -75,12 +75,15 @@ async def _work(worker: Worker, settings: Settings, concurrency: int | None) -> 
     await worker.run(settings, stop=stop, concurrency=concurrency)
 
 
-async def _is_at_rest() -> bool:
-    """Whether all that still runs on the loop ends when it is cancelled."""
+async def _end_others() -> bool:
+    """Cancels what still runs on the loop; whether all of it ends."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
+    if not others:
+        return True
     for task in others:
         task.cancel()
-    return not others or not (await asyncio.wait(others, timeout=LAST_TASKS_S))[1]
+    _, pending = await asyncio.wait(others, timeout=LAST_TASKS_S)
+    return not pending
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
